@@ -1,0 +1,30 @@
+"""The command line: ``fastgan-engine COMMAND``.
+
+One module a command group. A command only turns flags into a configuration and calls the library; everything heavy
+(torch, DALI) is imported inside the command's function, so that ``--help`` stays fast.
+"""
+
+import sys
+
+import typer
+
+from fastgan_engine.errors import UserError
+
+app = typer.Typer(
+    name="fastgan-engine",
+    help="Train FastGAN from 60 to 5,000 images on one consumer NVIDIA card.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 1 the engine failed, 2 the input is wrong, 130 interrupted."""
+    try:
+        app()
+    except UserError as error:
+        typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
+        typer.echo(str(error), err=True)
+        sys.exit(2)

@@ -1,0 +1,58 @@
+"""Package definition: four top-level folders install as one import package, ``fastgan_engine``."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+PACKAGE_DIR = {
+    "fastgan_engine": "engine",
+    "fastgan_engine.kernels": "kernels",
+    "fastgan_engine.pipelines": "pipelines",
+    "fastgan_engine.profiles": "profiles",
+}
+
+
+def find_packages() -> list[str]:
+    """Every folder with an ``__init__.py`` below the four roots, as a dotted name."""
+    names = []
+    for package, root in PACKAGE_DIR.items():
+        for init in sorted(Path(__file__).parent.joinpath(root).rglob("__init__.py")):
+            below = init.parent.relative_to(Path(__file__).parent / root).parts
+            names.append(".".join((package, *below)))
+    return names
+
+
+LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
+
+setup(
+    name="fastgan-engine",
+    version="0.1.0",
+    description="The training engine that makes FastGAN fast on an 8 GB consumer card",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(),
+    package_dir=PACKAGE_DIR,
+    package_data={"fastgan_engine": ["py.typed"], "fastgan_engine.profiles": ["*.toml"]},
+    install_requires=[
+        "torch>=2.7",
+        "torchvision>=0.22",
+        f"triton>=3.3; {LINUX}",
+        f"nvidia-dali-cuda130>=2.1; {LINUX}",
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "pydantic>=2.7",
+        "typer>=0.16",
+        "rich>=13.7",
+        "safetensors>=0.4.3",
+        "tensorboard>=2.16",
+        "lpips>=0.1.4",
+        "nvidia-ml-py>=12.560",
+    ],
+    extras_require={
+        "metrics": ["torch-fidelity>=0.4"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"],
+    },
+    entry_points={"console_scripts": ["fastgan-engine = fastgan_engine.cli:main"]},
+)
