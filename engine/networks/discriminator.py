@@ -1,5 +1,6 @@
 """The FastGAN discriminator with its three decoders, as released, and its 64 and 128 variants."""
 
+import itertools
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -52,7 +53,7 @@ class SimpleDecoder(nn.Module):
         channels = [channels_in] + [DECODER_MULTIPLIERS[s] * DECODER_UNIT for s in sizes]
         self.main = nn.Sequential(
             nn.AdaptiveAvgPool2d(DECODER_START),
-            *(UpBlock(below, above) for below, above in zip(channels, channels[1:], strict=False)),
+            *(UpBlock(below, above) for below, above in itertools.pairwise(channels)),
             sn_conv(channels[-1], nc, 3, 1, 1),
             nn.Tanh(),
         )
