@@ -1,0 +1,200 @@
+"""Resolves a configuration: defaults < profile < config file < flags < ``--set``."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastgan_engine import profiles
+from fastgan_engine.config.schema import Config, sections, settings
+from fastgan_engine.errors import UserError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Values by dotted key, and where they came from (`profile rtx2070`, `file run.toml`, `flag`, `--set`)."""
+
+    source: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """A configuration, the source of each of its values, and what the user should be told about it."""
+
+    config: Config
+    sources: dict[str, str]
+    notes: list[str]
+
+
+def resolve(
+    profile: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> Config:
+    """The configuration of a run; see `resolve_with_sources`, which also tells where each value came from."""
+    return resolve_with_sources(profile, config_file, flags, sets).config
+
+
+def resolve_with_sources(
+    profile: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> Resolution:
+    """Lay the sources over the defaults, the later over the earlier: profile, file, flags, sets.
+
+    profile: a shipped profile, or "auto" for the one of this machine's hardware.
+    config_file: a TOML file with the sections of `Config`.
+    flags: dotted key -> value of the command's own flags; None means that the flag was not given.
+    sets: ``section.key=value``, the value in TOML notation, or a bare word; the last of several wins.
+    Raises UserError for unknown names, wrong types and values out of range, naming the source.
+    """
+    above = [file_layer(config_file)] if config_file else []
+    above += [Layer(source="flag", values={k: v for k, v in (flags or {}).items() if v is not None})]
+    above += [set_layer(sets)]
+    notes: list[str] = []
+    if profile == AUTO:
+        profile, note = _profile_of_this_machine(above)
+        notes.append(note)
+    layers = ([profile_layer(profile)] if profile else []) + above
+    config, sources = merge(layers)
+    return Resolution(config=config, sources=sources, notes=notes + config.warnings())
+
+
+def _profile_of_this_machine(above: Sequence[Layer]) -> tuple[str, str]:
+    from fastgan_engine import hardware
+
+    devices = [layer.values["engine.device"] for layer in above if "engine.device" in layer.values]
+    choice = hardware.choose_profile(str(devices[-1]) if devices else AUTO)
+    return choice.profile, choice.reason
+
+
+def profile_layer(name: str) -> Layer:
+    """The differences of a shipped profile. Raises UserError naming the nearest."""
+    try:
+        table = profiles.load(name)
+    except profiles.ProfileError as error:
+        raise UserError(str(error)) from None
+    return Layer(source=f"profile {name}", values=_flatten(table, f"profile {name}"))
+
+
+def file_layer(path: Path) -> Layer:
+    """The values of a TOML file. Raises UserError when it cannot be read."""
+    source = f"file {path}"
+    try:
+        # utf-8-sig: editors on Windows put a byte-order mark first, which TOML does not allow.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the configuration {path} is not valid TOML: {error}") from None
+    return Layer(source=source, values=_flatten(table, source))
+
+
+def set_layer(sets: Sequence[str]) -> Layer:
+    """The values of ``--set section.key=value``."""
+    values = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text}: expected section.key=value, for example --set train.batch=4")
+        values[key.strip()] = _parse_value(value.strip())
+    return Layer(source="--set", values=values)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word or path: --set loss.reconstruction=l1
+
+
+def _flatten(table: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Nested tables -> dotted keys. Raises UserError when a section is not a table."""
+    flat = {}
+    for section, values in table.items():
+        _check_section(section, source)
+        if not isinstance(values, Mapping):
+            raise UserError(f"{section} ({source}): got {_show(values)}, expected a section: [{section}] and its keys")
+        flat.update({f"{section}.{name}": value for name, value in values.items()})
+    return flat
+
+
+def merge(layers: Iterable[Layer]) -> tuple[Config, dict[str, str]]:
+    """Defaults with the layers laid over them, and the source of every setting."""
+    table: dict[str, dict[str, Any]] = {name: {} for name in sections()}
+    sources = dict.fromkeys(settings(), "default")
+    for layer in layers:
+        for key, value in layer.values.items():
+            _check_key(key, layer.source)
+            section, name = key.split(".", 1)
+            table[section][name] = value
+            sources[key] = layer.source
+    try:
+        return Config.model_validate(table), sources
+    except ValidationError as error:
+        raise UserError(explain(error, sources)) from None
+
+
+def _check_key(key: str, source: str) -> None:
+    known = settings()
+    if key in known:
+        return
+    section, _, name = key.partition(".")
+    same_name = [other for other in known if other.split(".")[1] == (name or key)]
+    if name and not same_name:
+        _check_section(section, source)
+    mine = [other.split(".")[1] for other in known if other.startswith(f"{section}.")]
+    close = same_name or [f"{section}.{n}" for n in difflib.get_close_matches(name, mine, n=1)]
+    close = close or difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    listing = f" {section} has: {', '.join(mine)}." if mine else f" The sections are: {', '.join(sections())}."
+    raise UserError(f"unknown setting {key} ({source}).{hint}{listing}")
+
+
+def _check_section(section: str, source: str) -> None:
+    if section in sections():
+        return
+    close = difflib.get_close_matches(section, sections(), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UserError(f"unknown section {section} ({source}).{hint} The sections are: {', '.join(sections())}.")
+
+
+def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    """pydantic's errors as one line each: key, what was got and from where, what was expected."""
+    return "\n".join(_explain_one(dict(item), sources) for item in error.errors(include_url=False))
+
+
+def _explain_one(item: dict[str, Any], sources: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in item["loc"][:2])
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
+    if key not in sources:  # a rule across settings: its message names them
+        return message
+    source = "the default" if sources[key] == "default" else sources[key]
+    wording: dict[str, Callable[[], str]] = {
+        "literal_error": lambda: "expected " + item["ctx"]["expected"] + _nearest(item),
+        "path_type": lambda: "expected a path",
+        "string_pattern_mismatch": lambda: f"expected {settings()[key].description}",
+        "value_error": lambda: message,
+    }
+    expected = wording.get(item["type"], lambda: "expected " + message.removeprefix("be "))()
+    return f"{key}: got {_show(item['input'])} from {source}, {expected}"
+
+
+def _nearest(item: Mapping[str, Any]) -> str:
+    choices = [choice.strip("'") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    close = difflib.get_close_matches(str(item["input"]), choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)

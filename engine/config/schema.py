@@ -1,0 +1,264 @@
+"""Every setting of a run, once: its type, its default, its limits and what it means.
+
+A default changes here and nowhere else. Profiles (TOML) hold differences to these values.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+AUGMENT_POLICIES = ("color", "translation", "cutout")
+
+# TOML has no null: the word "none" unsets an optional setting in a file and on the command line.
+NONE = "none"
+
+
+def _none_word(value: Any) -> Any:
+    return None if isinstance(value, str) and value == NONE else value
+
+
+def _check_path(value: Path | None) -> Path | None:
+    if value is not None:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the path is not valid Unicode, so it cannot be saved with the run; rename it") from None
+    return value
+
+
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_word)]
+OptionalPath = Annotated[Annotated[Path, Strict(False)] | None, BeforeValidator(_none_word)]
+
+
+class Section(BaseModel):
+    """One table of the configuration: immutable, no unknown keys, no silent type conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where the images come from and how they become batches."""
+
+    path: OptionalPath = Field(default=None, description="folder (searched recursively) or zip file of training images")
+    fit: Literal["squash", "crop", "pad"] = Field(
+        default="squash",
+        description="how an image becomes square: squash ignores the aspect ratio, crop keeps the centre, "
+        "pad adds the background",
+    )
+    background: str = Field(
+        default="white", description="colour behind transparent pixels and padding: a CSS colour name or #rrggbb"
+    )
+    flip: bool = Field(default=True, description="mirror each image left-right with probability 0.5")
+    loader: Literal["auto", "dali", "pillow"] = Field(
+        default="auto", description="who decodes and batches: auto takes DALI where it runs, else Pillow"
+    )
+    workers: int = Field(default=2, ge=1, description="CPU threads (DALI) or processes (Pillow) that decode images")
+    prefetch: int = Field(default=2, ge=1, description="batches prepared ahead of the training step")
+    strict: bool = Field(
+        default=False, description="stop at the first unreadable file instead of skipping it with a warning"
+    )
+    cache_dir: OptionalPath = Field(
+        default=None, description="where prepared images are kept; none: a folder of the user's cache"
+    )
+
+    _path_is_unicode = field_validator("path", "cache_dir")(_check_path)
+
+    @field_validator("background")
+    @classmethod
+    def _background_is_rgb(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            opaque = len(ImageColor.getrgb(value)) == 3
+        except ValueError:
+            opaque = False
+        if not opaque:
+            raise ValueError("not an opaque colour; expected a CSS colour name such as white, or #rrggbb")
+        return value
+
+
+class Model(Section):
+    """The generator and the discriminator."""
+
+    im_size: Literal[64, 128, 256, 512, 1024] = Field(default=256, description="side of the generated images, pixels")
+    nz: int = Field(default=256, ge=1, description="length of the latent vector")
+    ngf: int = Field(default=64, ge=8, multiple_of=8, description="width of the generator: channels at 128 x 128")
+    ndf: int = Field(default=64, ge=8, multiple_of=8, description="width of the discriminator: channels at 128 x 128")
+    nc: Literal[1, 3, 4] = Field(default=3, description="image channels: 1 grey, 3 RGB, 4 RGBA")
+    skip: bool = Field(default=True, description="skip-layer excitation in both networks (the paper's ablation: skip)")
+    decode: bool = Field(default=True, description="the discriminator's decoders (the paper's ablation: decode)")
+    tanh: Literal["auto", "always", "never"] = Field(
+        default="auto", description="bound the generator's outputs to [-1, 1]: auto only at 1024, as released"
+    )
+
+
+class Loss(Section):
+    """What the networks are trained on beside the hinge loss."""
+
+    reconstruction: Literal["lpips-vgg", "lpips-squeeze", "l1", "none"] = Field(
+        default="lpips-vgg", description="distance between the decoders' outputs and the real images"
+    )
+    augment: str = Field(
+        default="color,translation",
+        description="DiffAugment policy: a comma list of color, translation, cutout; empty for none",
+    )
+    weights_dir: OptionalPath = Field(
+        default=None, description="folder searched for LPIPS backbone weights before the torch cache and a download"
+    )
+
+    _path_is_unicode = field_validator("weights_dir")(_check_path)
+
+    @field_validator("augment")
+    @classmethod
+    def _known_policies(cls, value: str) -> str:
+        policies = [part.strip() for part in value.split(",")] if value.strip() else []
+        unknown = [part for part in policies if part not in AUGMENT_POLICIES]
+        if unknown or len(set(policies)) < len(policies):
+            problem = f"unknown policy {unknown[0]!r}" if unknown else "a policy is named twice"
+            raise ValueError(f"{problem}; expected a comma list of {', '.join(AUGMENT_POLICIES)}, each at most once")
+        return ",".join(policies)
+
+
+class Train(Section):
+    """The optimization: how long, how much at once, how fast."""
+
+    steps: int = Field(default=50_000, ge=1, description="iterations to train, each one D step and one G step")
+    batch: int = Field(default=8, ge=1, description="images a step")
+    micro_batch: OptionalCount = Field(
+        default=None,
+        description="images at once on the device; must divide batch; none: the whole batch "
+        "(smaller needs less memory, but batch norm then sees fewer images)",
+    )
+    lr: float = Field(default=2e-4, gt=0, description="Adam's learning rate, both networks")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's decay of the first moment")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="Adam's decay of the second moment")
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="decay a step of the averaged generator")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of every random number of the run")
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches a step."""
+        return self.batch // (self.micro_batch or self.batch)
+
+    @model_validator(mode="after")
+    def _micro_batch_divides_batch(self) -> "Train":
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            divisors = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
+            raise ValueError(
+                f"train.micro_batch = {self.micro_batch} does not divide train.batch = {self.batch}; "
+                f"take one of {', '.join(map(str, divisors))}"
+            )
+        return self
+
+
+class Precision(Section):
+    """Number formats and memory layout."""
+
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="compute precision: auto takes fp16 on compute capability 7.x, bf16 from 8.0 "
+        "and on CPUs with bf16 instructions, else fp32",
+    )
+    channels_last: bool = Field(default=True, description="keep images and feature maps in channels-last memory format")
+    tf32: bool = Field(default=True, description="allow TF32 in fp32 matrix products and convolutions (from sm_80)")
+
+
+class Engine(Section):
+    """What executes the step."""
+
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; auto takes CUDA where it runs",
+    )
+    step: Literal["auto", "eager"] = Field(default="auto", description="how one iteration is launched")
+    kernels: Literal["auto", "triton", "reference"] = Field(
+        default="auto", description="fused Triton kernels or plain PyTorch; auto takes Triton where it runs"
+    )
+    optimizer: Literal["adam", "apex"] = Field(
+        default="adam", description="torch.optim.Adam, or FusedAdam of NVIDIA's apex where it is installed"
+    )
+    threads: OptionalCount = Field(default=None, description="PyTorch's CPU threads; none: PyTorch decides")
+
+
+class Log(Section):
+    """What a run writes and shows, and how often."""
+
+    out: OptionalPath = Field(default=None, description="folder of the run; none: a new numbered folder under runs/")
+    tick: int = Field(
+        default=20, ge=1, description="steps between status lines; the only time statistics leave the device"
+    )
+    sample_every: int = Field(default=1_000, ge=0, description="steps between sample grids; 0: only at the end")
+    sample_count: int = Field(default=16, ge=1, description="images in a sample grid")
+    checkpoint_every: int = Field(default=2_000, ge=0, description="steps between checkpoints; 0: only at the end")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept: the last N")
+    tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    screen: Literal["auto", "live", "plain", "quiet"] = Field(
+        default="auto", description="live panel, plain lines or nothing; auto takes the panel in a terminal"
+    )
+
+    _path_is_unicode = field_validator("out")(_check_path)
+
+
+class Config(Section):
+    """The whole configuration of a run. Immutable; build it with `resolve`."""
+
+    data: Data = Field(default_factory=Data)
+    model: Model = Field(default_factory=Model)
+    loss: Loss = Field(default_factory=Loss)
+    train: Train = Field(default_factory=Train)
+    precision: Precision = Field(default_factory=Precision)
+    engine: Engine = Field(default_factory=Engine)
+    log: Log = Field(default_factory=Log)
+
+    @model_validator(mode="after")
+    def _apex_needs_cuda(self) -> "Config":
+        if self.engine.optimizer == "apex" and self.engine.device == "cpu":
+            raise ValueError('engine.optimizer = "apex" needs CUDA, but engine.device = "cpu"; take "adam"')
+        return self
+
+    def warnings(self) -> list[str]:
+        """Settings that are allowed but have no effect or are likely a mistake, one line each."""
+        trains_decoders = self.loss.reconstruction != "none"
+        found = []
+        if self.model.decode and not trains_decoders:
+            found.append('model.decode is on but loss.reconstruction = "none": the decoders are not trained')
+        if trains_decoders and not self.model.decode:
+            found.append(f'loss.reconstruction = "{self.loss.reconstruction}" has no effect: model.decode is off')
+        if self.precision.dtype == "fp16" and self.engine.device == "cpu":
+            found.append('precision.dtype = "fp16" is slow on a CPU; "auto" takes the fastest that runs')
+        return found
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its dotted key, in the order of the schema."""
+        return {key: getattr(getattr(self, section), name) for key, section, name in _split(settings())}
+
+    def to_toml(self, sources: Mapping[str, str] | None = None) -> str:
+        """The configuration as commented TOML that `resolve(config_file=...)` reads back to an equal one.
+
+        sources: dotted key -> where the value came from, noted beside each value that is not the default.
+        """
+        from fastgan_engine.config.toml import emit
+
+        return emit(self, sources or {})
+
+
+def sections() -> dict[str, type[Section]]:
+    """Section name -> its model."""
+    return {name: field.annotation for name, field in Config.model_fields.items()}  # type: ignore[misc]
+
+
+def settings() -> dict[str, FieldInfo]:
+    """Dotted key -> field, for every setting, in the order of the schema."""
+    return {
+        f"{section}.{name}": field
+        for section, model in sections().items()
+        for name, field in model.model_fields.items()
+    }
+
+
+def _split(keys: Iterable[str]) -> list[tuple[str, str, str]]:
+    return [(key, *key.split(".", 1)) for key in keys]  # type: ignore[misc]
