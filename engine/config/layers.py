@@ -1,9 +1,8 @@
 """Resolves a configuration: defaults < profile < config file < flags < ``--set``."""
 
 import difflib
-import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastgan_engine import profiles
+from fastgan_engine.config.messages import explain
 from fastgan_engine.config.schema import Config, sections, settings
 from fastgan_engine.errors import UserError
 
@@ -55,7 +55,7 @@ def resolve_with_sources(
     profile: a shipped profile, or "auto" for the one of this machine's hardware.
     config_file: a TOML file with the sections of `Config`.
     flags: dotted key -> value of the command's own flags; None means that the flag was not given.
-    sets: ``section.key=value``, the value in TOML notation, or a bare word; the last of several wins.
+    sets: ``section.key=value``, the value in TOML notation or as bare text; the last of several wins.
     Raises UserError for unknown names, wrong types and values out of range, naming the source.
     """
     above = [file_layer(config_file)] if config_file else []
@@ -71,10 +71,10 @@ def resolve_with_sources(
 
 
 def _profile_of_this_machine(above: Sequence[Layer]) -> tuple[str, str]:
-    from fastgan_engine import hardware
+    from fastgan_engine.hardware import choose_profile
 
     devices = [layer.values["engine.device"] for layer in above if "engine.device" in layer.values]
-    choice = hardware.choose_profile(str(devices[-1]) if devices else AUTO)
+    choice = choose_profile(str(devices[-1]) if devices else AUTO)
     return choice.profile, choice.reason
 
 
@@ -88,7 +88,10 @@ def profile_layer(name: str) -> Layer:
 
 
 def file_layer(path: Path) -> Layer:
-    """The values of a TOML file. Raises UserError when it cannot be read."""
+    """The values of a TOML file; the [card] table of a copied profile is passed over.
+
+    Raises UserError when the file cannot be read.
+    """
     source = f"file {path}"
     try:
         # utf-8-sig: editors on Windows put a byte-order mark first, which TOML does not allow.
@@ -97,6 +100,7 @@ def file_layer(path: Path) -> Layer:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the configuration {path} is not valid TOML: {error}") from None
+    table.pop(profiles.CARD, None)
     return Layer(source=source, values=_flatten(table, source))
 
 
@@ -111,21 +115,24 @@ def set_layer(sets: Sequence[str]) -> Layer:
     return Layer(source="--set", values=values)
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str) -> bool | int | float | str:
+    """Numbers, true, false and quoted strings as in TOML; anything else is text, such as a word, a path or a date."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # a bare word or path: --set loss.reconstruction=l1
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
 
 
 def _flatten(table: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Nested tables -> dotted keys. Raises UserError when a section is not a table."""
-    flat = {}
+    """Nested tables -> dotted keys. Raises UserError for an unknown section, or one that is not a table."""
+    flat: dict[str, Any] = {}
     for section, values in table.items():
-        _check_section(section, source)
-        if not isinstance(values, Mapping):
-            raise UserError(f"{section} ({source}): got {_show(values)}, expected a section: [{section}] and its keys")
-        flat.update({f"{section}.{name}": value for name, value in values.items()})
+        if isinstance(values, Mapping):
+            _check_section(section, source)
+            flat.update({f"{section}.{name}": value for name, value in values.items()})
+        else:
+            _check_key(section, source)  # outside any section: the hint names the right one
     return flat
 
 
@@ -150,15 +157,23 @@ def _check_key(key: str, source: str) -> None:
     if key in known:
         return
     section, _, name = key.partition(".")
-    same_name = [other for other in known if other.split(".")[1] == (name or key)]
-    if name and not same_name:
+    if section in sections() and not name:
+        raise UserError(f"{section} ({source}) is a section, not a setting. {_listing(section)}")
+    elsewhere = [other for other in known if other.split(".")[1] == (name or section)]
+    if not elsewhere and name:
         _check_section(section, source)
-    mine = [other.split(".")[1] for other in known if other.startswith(f"{section}.")]
-    close = same_name or [f"{section}.{n}" for n in difflib.get_close_matches(name, mine, n=1)]
-    close = close or difflib.get_close_matches(key, known, n=1)
+    siblings = [other for other in known if other.startswith(f"{section}.")]
+    close = elsewhere or difflib.get_close_matches(key, siblings, n=1, cutoff=0.8)
+    close = close or difflib.get_close_matches(name or section, [other.split(".")[1] for other in known], n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    listing = f" {section} has: {', '.join(mine)}." if mine else f" The sections are: {', '.join(sections())}."
-    raise UserError(f"unknown setting {key} ({source}).{hint}{listing}")
+    raise UserError(f"unknown setting {key} ({source}).{hint} {_listing(section)}")
+
+
+def _listing(section: str) -> str:
+    """What may be written there instead: the keys of a known section, else the sections."""
+    if section in sections():
+        return f"{section} has: {', '.join(sections()[section].model_fields)}."
+    return f"The sections are: {', '.join(sections())}."
 
 
 def _check_section(section: str, source: str) -> None:
@@ -166,35 +181,4 @@ def _check_section(section: str, source: str) -> None:
         return
     close = difflib.get_close_matches(section, sections(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise UserError(f"unknown section {section} ({source}).{hint} The sections are: {', '.join(sections())}.")
-
-
-def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
-    """pydantic's errors as one line each: key, what was got and from where, what was expected."""
-    return "\n".join(_explain_one(dict(item), sources) for item in error.errors(include_url=False))
-
-
-def _explain_one(item: dict[str, Any], sources: Mapping[str, str]) -> str:
-    key = ".".join(str(part) for part in item["loc"][:2])
-    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
-    if key not in sources:  # a rule across settings: its message names them
-        return message
-    source = "the default" if sources[key] == "default" else sources[key]
-    wording: dict[str, Callable[[], str]] = {
-        "literal_error": lambda: "expected " + item["ctx"]["expected"] + _nearest(item),
-        "path_type": lambda: "expected a path",
-        "string_pattern_mismatch": lambda: f"expected {settings()[key].description}",
-        "value_error": lambda: message,
-    }
-    expected = wording.get(item["type"], lambda: "expected " + message.removeprefix("be "))()
-    return f"{key}: got {_show(item['input'])} from {source}, {expected}"
-
-
-def _nearest(item: Mapping[str, Any]) -> str:
-    choices = [choice.strip("'") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    close = difflib.get_close_matches(str(item["input"]), choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    raise UserError(f"unknown section {section} ({source}).{hint} {_listing(section)}")

@@ -1,6 +1,7 @@
 """Every setting of a run, once: its type, its default, its limits and what it means.
 
-A default changes here and nowhere else. Profiles (TOML) hold differences to these values.
+A default changes here and nowhere else (those of the data path in `pipelines.defaults`, which cannot import this
+module). Profiles (TOML) hold differences to these values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 from pydantic.fields import FieldInfo
+
+from fastgan_engine.pipelines import defaults
 
 AUGMENT_POLICIES = ("color", "translation", "cutout")
 
@@ -43,20 +46,21 @@ class Data(Section):
     """Where the images come from and how they become batches."""
 
     path: OptionalPath = Field(default=None, description="folder (searched recursively) or zip file of training images")
-    fit: Literal["squash", "crop", "pad"] = Field(
-        default="squash",
+    fit: defaults.Fit = Field(
+        default=defaults.FIT,
         description="how an image becomes square: squash ignores the aspect ratio, crop keeps the centre, "
         "pad adds the background",
     )
     background: str = Field(
-        default="white", description="colour behind transparent pixels and padding: a CSS colour name or #rrggbb"
+        default=defaults.BACKGROUND,
+        description="colour behind transparent pixels and padding: a CSS colour name or #rrggbb",
     )
-    flip: bool = Field(default=True, description="mirror each image left-right with probability 0.5")
-    loader: Literal["auto", "dali", "pillow"] = Field(
-        default="auto", description="who decodes and batches: auto takes DALI where it runs, else Pillow"
+    flip: bool = Field(default=defaults.FLIP, description="mirror each image left-right with probability 0.5")
+    loader: defaults.Loader = Field(
+        default=defaults.LOADER, description="who decodes and batches: auto takes DALI where it runs, else Pillow"
     )
-    workers: int = Field(default=2, ge=1, description="CPU threads (DALI) or processes (Pillow) that decode images")
-    prefetch: int = Field(default=2, ge=1, description="batches prepared ahead of the training step")
+    workers: int = Field(default=defaults.WORKERS, ge=1, description="CPU threads that decode images")
+    prefetch: int = Field(default=defaults.PREFETCH, ge=1, description="batches prepared ahead of the training step")
     strict: bool = Field(
         default=False, description="stop at the first unreadable file instead of skipping it with a warning"
     )
@@ -68,26 +72,28 @@ class Data(Section):
 
     @field_validator("background")
     @classmethod
-    def _background_is_rgb(cls, value: str) -> str:
-        from PIL import ImageColor
+    def _background_is_a_colour(cls, value: str) -> str:
+        from fastgan_engine.pipelines.fit import parse_colour
 
         try:
-            opaque = len(ImageColor.getrgb(value)) == 3
+            parse_colour(value)
         except ValueError:
-            opaque = False
-        if not opaque:
-            raise ValueError("not an opaque colour; expected a CSS colour name such as white, or #rrggbb")
+            raise ValueError("expected a colour such as white or #fff8e0") from None
         return value
 
 
 class Model(Section):
     """The generator and the discriminator."""
 
-    im_size: Literal[64, 128, 256, 512, 1024] = Field(default=256, description="side of the generated images, pixels")
+    im_size: Literal[64, 128, 256, 512, 1024] = Field(
+        default=defaults.IM_SIZE,  # type: ignore[arg-type] description="side of the generated images, pixels"
+    )
     nz: int = Field(default=256, ge=1, description="length of the latent vector")
     ngf: int = Field(default=64, ge=8, multiple_of=8, description="width of the generator: channels at 128 x 128")
     ndf: int = Field(default=64, ge=8, multiple_of=8, description="width of the discriminator: channels at 128 x 128")
-    nc: Literal[1, 3, 4] = Field(default=3, description="image channels: 1 grey, 3 RGB, 4 RGBA")
+    nc: Literal[1, 3, 4] = Field(
+        default=defaults.CHANNELS,  # type: ignore[arg-type] description="image channels: 1 grey, 3 RGB, 4 RGBA"
+    )
     skip: bool = Field(default=True, description="skip-layer excitation in both networks (the paper's ablation: skip)")
     decode: bool = Field(default=True, description="the discriminator's decoders (the paper's ablation: decode)")
     tanh: Literal["auto", "always", "never"] = Field(
@@ -241,7 +247,7 @@ class Config(Section):
 
         sources: dotted key -> where the value came from, noted beside each value that is not the default.
         """
-        from fastgan_engine.config.toml import emit
+        from fastgan_engine.config.toml import emit  # here, because it reads this module
 
         return emit(self, sources or {})
 

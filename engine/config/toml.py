@@ -4,20 +4,17 @@ import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
+from pydantic.fields import FieldInfo
 
-    from fastgan_engine.config.schema import Config
+from fastgan_engine.config.schema import Config, sections
 
 WIDTH = 100
 
 
-def emit(config: "Config", sources: Mapping[str, str]) -> str:
+def emit(config: Config, sources: Mapping[str, str]) -> str:
     """Every setting under its section, its description above it and its source (if given) beside it."""
-    from fastgan_engine.config.schema import sections
-
     lines: list[str] = []
     for section, model in sections().items():
         lines += ["", f"[{section}]"]
@@ -29,7 +26,7 @@ def emit(config: "Config", sources: Mapping[str, str]) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def _describe(field: "FieldInfo") -> str:
+def _describe(field: FieldInfo) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return (field.description or "") + (f" [{' | '.join(map(str, choices))}]" if choices else "")
 

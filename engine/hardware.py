@@ -1,0 +1,289 @@
+"""What this machine has: graphics cards by NVML and PyTorch, the profile and precision that suit them.
+
+NVML (``pynvml``) is optional; it adds the memory in use, the processes and the driver, and sees cards that this
+PyTorch build cannot use. Devices are matched by UUID: NVML and CUDA may number them differently.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fastgan_engine import profiles
+from fastgan_engine.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuProcess:
+    """A process that holds GPU memory. `name` and `used_bytes` are None where the driver does not tell (WDDM)."""
+
+    pid: int
+    name: str | None
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One graphics card. Memory in bytes; None: unknown."""
+
+    name: str
+    capability: tuple[int, int] | None
+    total_bytes: int
+    used_bytes: int | None = None
+    free_bytes: int | None = None
+    uuid: str = ""
+    cuda_index: int | None = None
+    """N of ``cuda:N``; None: this PyTorch cannot use the card (no CUDA, or not built for its architecture)."""
+    processes: tuple[GpuProcess, ...] = ()
+
+    @property
+    def arch(self) -> str:
+        """Such as ``sm_75``."""
+        return "sm_" + "".join(map(str, self.capability)) if self.capability else "unknown architecture"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.arch}, {self.total_bytes / GIB:.1f} GiB)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine's cards, PyTorch's first in its order; and what could not be read, one line each."""
+
+    gpus: list[Gpu]
+    driver: str | None
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The profile for this machine and one line that says why."""
+
+    profile: str
+    reason: str
+
+
+def detect() -> Hardware:
+    """Look at the machine. Raises nothing for what is missing: `problems` says it."""
+    seen, driver, problems = _nvml_devices()
+    by_uuid = {gpu.uuid: gpu for gpu in seen}
+    gpus = []
+    for gpu in _cuda_devices(problems):
+        more = by_uuid.pop(gpu.uuid, None)
+        gpus.append(replace(more, cuda_index=gpu.cuda_index) if more else gpu)
+    return Hardware(gpus=gpus + list(by_uuid.values()), driver=driver, problems=problems)
+
+
+def _cuda_devices(problems: list[str]) -> list[Gpu]:
+    """The cards PyTorch sees."""
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return []
+        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    except (ImportError, OSError, RuntimeError) as error:
+        problems.append(f"PyTorch: {error}")
+        return []
+    return [
+        Gpu(
+            name=properties.name,
+            capability=(properties.major, properties.minor),
+            total_bytes=properties.total_memory,
+            uuid=_plain_uuid(properties.uuid),
+            cuda_index=index if built_for((properties.major, properties.minor), torch.cuda.get_arch_list()) else None,
+        )
+        for index, properties in enumerate(found)
+    ]
+
+
+def built_for(capability: tuple[int, int], arch_list: list[str]) -> bool:
+    """Whether code for `arch_list` (`torch.cuda.get_arch_list()`) runs on a card of that compute capability.
+
+    Machine code (``sm_80``) runs on the same major version from its minor up, PTX (``compute_120``) on anything newer.
+    Source: CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility".
+    """
+    for arch in arch_list:
+        if parts := re.fullmatch(r"(sm|compute)_(\d+)[a-z]?", arch):
+            major, minor = divmod(int(parts[2]), 10)
+            if (major, minor) <= capability and (parts[1] == "compute" or major == capability[0]):
+                return True
+    return False
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _nvml_devices() -> tuple[list[Gpu], str | None, list[str]]:
+    """Cards, driver version and problems according to NVML."""
+    gpus, driver, problems = [], None, []
+    try:
+        with _nvml() as nvml:
+            driver = _text(nvml.nvmlSystemGetDriverVersion())
+            for index in range(nvml.nvmlDeviceGetCount()):
+                try:
+                    gpus.append(_nvml_device(nvml, nvml.nvmlDeviceGetHandleByIndex(index)))
+                except nvml.NVMLError as error:
+                    problems.append(f"NVML, card {index}: {error}")
+    except ImportError:
+        problems.append("NVML: the package nvidia-ml-py is not installed")
+    except Exception as error:  # NVMLError, and whatever a damaged driver library raises while loading
+        problems.append(f"NVML: {error}")
+    return gpus, driver, problems
+
+
+def _nvml_device(nvml: Any, handle: Any) -> Gpu:
+    memory = _nvml_memory(nvml, handle)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        capability=(major, minor),
+        total_bytes=memory.total,
+        used_bytes=memory.used,
+        free_bytes=memory.free,
+        uuid=_plain_uuid(_text(nvml.nvmlDeviceGetUUID(handle))),
+        processes=_nvml_processes(nvml, handle),
+    )
+
+
+def _nvml_memory(nvml: Any, handle: Any) -> Any:
+    try:  # version 2 keeps the driver's reserve out of `used`
+        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+    except (nvml.NVMLError, AttributeError, TypeError):
+        return nvml.nvmlDeviceGetMemoryInfo(handle)
+
+
+def _nvml_processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
+    processes = {}
+    for query in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+        try:
+            running = query(handle)
+        except nvml.NVMLError:
+            continue
+        for process in running:
+            processes[process.pid] = GpuProcess(
+                pid=process.pid, name=_process_name(nvml, process.pid), used_bytes=process.usedGpuMemory
+            )
+    return tuple(sorted(processes.values(), key=lambda process: -(process.used_bytes or 0)))
+
+
+def _process_name(nvml: Any, pid: int) -> str | None:
+    try:
+        return _text(nvml.nvmlSystemGetProcessName(pid))
+    except nvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _plain_uuid(uuid: object) -> str:
+    return str(uuid).removeprefix("GPU-").lower()
+
+
+def choose_profile(device: str = "auto") -> Choice:
+    """The shipped profile for `device` (auto, cpu, cuda, cuda:N) of this machine.
+
+    By the card's name, else the nearest compute capability, then the nearest memory.
+    Raises UserError when cuda:N does not exist.
+    """
+    if device == "cpu":
+        return Choice(profile="cpu", reason='profile cpu: engine.device is "cpu"')
+    gpus = detect().gpus
+    usable = {gpu.cuda_index: gpu for gpu in gpus if gpu.cuda_index is not None}
+    if not usable:
+        idle = f" ({gpus[0]} is there, but PyTorch cannot use it: run `fastgan-engine doctor`)" if gpus else ""
+        return Choice(profile="cpu", reason=f"profile cpu: no CUDA device{idle}")
+    number = re.fullmatch(r"cuda:(\d+)", device)
+    index = int(number[1]) if number else min(usable)
+    if index not in usable:
+        there = ", ".join(f"cuda:{index} {gpu}" for index, gpu in usable.items())
+        raise UserError(f"engine.device = {device}: not among the CUDA devices PyTorch can use: {there}")
+    return profile_for(usable[index])
+
+
+def profile_for(gpu: Gpu) -> Choice:
+    """The profile of a card: by name, else the nearest one."""
+    cards = {name: card for name in profiles.names() if (card := profiles.card(name))}
+    for name, card in cards.items():
+        if re.search(rf"\b{re.escape(card.name)}\b", gpu.name, re.IGNORECASE):
+            return Choice(profile=name, reason=f"profile {name}: found {gpu}")
+    name = min(cards, key=lambda name: (_capability_gap(gpu, cards[name]), _memory_gap(gpu, cards[name]), name))
+    card = cards[name]
+    reason = f"no profile for {gpu}: taking the nearest, {name} ({card.name}, {card.arch}, {card.memory_gib:g} GiB)"
+    if gpu.total_bytes < 0.9 * card.memory_gib * GIB:
+        reason += "; this card has less memory: should it run out, lower train.micro_batch"
+    return Choice(profile=name, reason=reason)
+
+
+def _capability_gap(gpu: Gpu, card: profiles.Card) -> int:
+    mine, theirs = gpu.capability or (0, 0), card.capability
+    return abs(10 * (mine[0] - theirs[0]) + mine[1] - theirs[1])
+
+
+def _memory_gap(gpu: Gpu, card: profiles.Card) -> float:
+    return abs(gpu.total_bytes / GIB - card.memory_gib)
+
+
+def pick_device(setting: str) -> "torch.device":
+    """`engine.device` -> the device. Raises UserError when it asks for CUDA that PyTorch cannot use."""
+    import torch
+
+    usable = sorted(gpu.cuda_index for gpu in _cuda_devices([]) if gpu.cuda_index is not None)
+    if setting == "auto":
+        return torch.device("cuda", usable[0]) if usable else torch.device("cpu")
+    device = torch.device(setting)
+    if device.type == "cuda" and (device.index or 0) not in usable:
+        raise UserError(
+            f"engine.device = {setting}: PyTorch {torch.__version__} can use {len(usable)} CUDA devices here; "
+            "run `fastgan-engine doctor` for the reason, or train with --profile cpu"
+        )
+    return device
+
+
+def pick_dtype(setting: str, device: "torch.device") -> "torch.dtype":
+    """`precision.dtype` -> the compute dtype on `device`. Raises UserError for bf16 on a card that emulates it."""
+    import torch
+
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if setting == "bf16" and capability is not None and capability < (8, 0):
+        raise UserError(
+            f"precision.dtype = bf16 needs compute capability 8.0, but {torch.cuda.get_device_name(device)} "
+            f"has {capability[0]}.{capability[1]}; take {dtype_for(capability)} or auto"
+        )
+    if setting == "auto":
+        setting = dtype_for(capability) if capability is not None else cpu_dtype()
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setting]
+
+
+def dtype_for(capability: tuple[int, int]) -> str:
+    """The fastest precision a card computes natively.
+
+    `torch.cuda.is_bf16_supported` is no guide: it also counts emulation, on cards whose cuDNN has no bf16 convolutions.
+    """
+    if capability >= (8, 0):
+        return "bf16"
+    return "fp16" if capability >= (7, 0) else "fp32"
+
+
+def cpu_dtype() -> str:
+    """bf16 where the CPU has instructions for it (AVX512-BF16 or AMX), else fp32."""
+    import torch
+
+    # Private, and not in every version of torch: without them fp32 is safe.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, check, bool)() for check in checks) else "fp32"
