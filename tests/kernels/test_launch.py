@@ -1,0 +1,82 @@
+import os
+import subprocess
+import sys
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, record_launches, tl
+from fastgan_engine.kernels.traffic import bytes_minimum, bytes_moved
+
+
+@jit
+def _twice(x):
+    return x + x
+
+
+@jit
+def _double_kernel(x_ptr, partial_ptr, y_ptr, numel, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < numel, other=0.0)
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(x, axis=0))
+    tl.store(y_ptr + offsets, _twice(x), mask=offsets < numel)
+
+
+def double(x, block=16):
+    y, partial = torch.empty_like(x), x.new_empty(cdiv(x.numel(), block))
+    launch(_double_kernel, (partial.numel(),), x, partial, y, x.numel(), BLOCK=block, num_warps=1)
+    return y, partial
+
+
+def test_launch_runs_the_kernel_over_the_whole_grid():
+    x = torch.arange(50, dtype=torch.float32)
+    y, partial = double(x)
+    assert torch.equal(y, 2 * x)
+    assert partial.tolist() == [120.0, 376.0, 632.0, 97.0]
+
+
+def test_fake_tensors_are_recorded_and_not_run():
+    with FakeTensorMode(), record_launches() as outer, record_launches() as inner:
+        double(torch.empty(50))
+    double(torch.zeros(50))
+    assert len(outer) == len(inner) == 1
+    assert outer[0].name == "double_kernel"
+    assert outer[0].grid == (4,)
+    assert outer[0].meta["BLOCK"] == 16
+    assert list(outer[0].tensors) == ["x_ptr", "partial_ptr", "y_ptr"]
+
+
+def test_real_launches_are_recorded_too():
+    with record_launches() as launches:
+        double(torch.zeros(5))
+    assert [launch.grid for launch in launches] == [(1,)]
+
+
+def test_traffic_counts_every_unmasked_element_of_a_large_grid():
+    numel = 100_003  # a ragged last block, far more programs than are run
+    for dtype, size in ((torch.float32, 4), (torch.float16, 2)):
+        with FakeTensorMode(), record_launches() as launches:
+            double(torch.empty(numel, dtype=dtype))
+        (launched,) = launches
+        assert bytes_moved(launched) == size * (2 * numel + cdiv(numel, 16))
+        assert bytes_minimum(launched) == size * 2 * numel
+
+
+def test_traffic_of_a_real_launch_leaves_its_output_alone():
+    x = torch.ones(20)
+    with record_launches() as launches:
+        y, _ = double(x)
+    y.zero_()
+    assert bytes_moved(launches[0]) == 4 * (20 + 20 + 2)
+    assert y.eq(0).all()
+
+
+def test_traffic_needs_no_interpreter_mode():
+    code = "import tests.kernels.test_launch as t; t.test_traffic_counts_every_unmasked_element_of_a_large_grid()"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_rounding_helpers():
+    assert [cdiv(n, 4) for n in (1, 4, 5)] == [1, 1, 2]
+    assert [next_power_of_2(n) for n in (1, 2, 3, 17)] == [1, 2, 4, 32]
