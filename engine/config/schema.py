@@ -86,13 +86,15 @@ class Model(Section):
     """The generator and the discriminator."""
 
     im_size: Literal[64, 128, 256, 512, 1024] = Field(
-        default=defaults.IM_SIZE,  # type: ignore[arg-type] description="side of the generated images, pixels"
+        default=defaults.IM_SIZE,  # type: ignore[arg-type]
+        description="side of the generated images, pixels",
     )
     nz: int = Field(default=256, ge=1, description="length of the latent vector")
     ngf: int = Field(default=64, ge=8, multiple_of=8, description="width of the generator: channels at 128 x 128")
     ndf: int = Field(default=64, ge=8, multiple_of=8, description="width of the discriminator: channels at 128 x 128")
     nc: Literal[1, 3, 4] = Field(
-        default=defaults.CHANNELS,  # type: ignore[arg-type] description="image channels: 1 grey, 3 RGB, 4 RGBA"
+        default=defaults.CHANNELS,  # type: ignore[arg-type]
+        description="image channels: 1 grey, 3 RGB, 4 RGBA",
     )
     skip: bool = Field(default=True, description="skip-layer excitation in both networks (the paper's ablation: skip)")
     decode: bool = Field(default=True, description="the discriminator's decoders (the paper's ablation: decode)")
