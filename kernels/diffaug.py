@@ -1,0 +1,352 @@
+"""DiffAugment: differentiable augmentation of reals and fakes, image by image.
+
+    color        x + b;  (x - mean_c x) s + mean_c x;  (x - mean_chw x) c + mean_chw x
+    translation  y[i, j] = x[i + shift_y, j + shift_x], zero outside
+    cutout       zero in a window of half the side about a centre, clipped at the border
+
+always in this order, nothing clamped. The three colour steps are one affine map of a pixel and two means:
+
+    A x = c s x + c (1 - s) mean_c x + (1 - c) mean_chw x        color(x) = A x + b
+
+A is symmetric, so the gradient is A of the masked, shifted-back output gradient: the same two passes, reduce and apply.
+
+Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020 (arXiv 2006.10738).
+Layout: any strides; the output keeps channels-last where x is channels-last, else it is contiguous.
+Bytes moved, each way: color reads the image twice and writes it once, the other policies read and write it once.
+"""
+
+import difflib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastgan_engine.kernels.arguments import MAP_DTYPES, check, check_device, check_shape
+from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
+from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, tl
+
+POLICIES = ("color", "translation", "cutout")
+TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5
+MAX_CHANNELS = 4
+# Pixels of one program, and the most partial sums of one image.
+BLOCK, MAX_CHUNKS = 1024, 64
+
+
+class DiffAugParams(NamedTuple):
+    """One draw for a batch: tensors [B], None where the policy leaves the step out.
+
+    brightness, saturation, contrast: float32. shift_y, shift_x: int64, pixels. cutout_y, cutout_x: int64, the window's
+    centre.
+    """
+
+    brightness: Tensor | None = None
+    saturation: Tensor | None = None
+    contrast: Tensor | None = None
+    shift_y: Tensor | None = None
+    shift_x: Tensor | None = None
+    cutout_y: Tensor | None = None
+    cutout_x: Tensor | None = None
+
+
+def parse_policy(policy: str) -> frozenset[str]:
+    """The steps that a policy string names, such as "color,translation"; empty: none.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = [name.strip() for name in policy.split(",")] if policy.strip() else []
+    for name in names:
+        if name not in POLICIES:
+            near = difflib.get_close_matches(name, POLICIES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"policy: got {name!r} in {policy!r}, expected names from {', '.join(POLICIES)}{hint}")
+    return frozenset(names)
+
+
+def draw_diffaug(
+    batch: int,
+    height: int,
+    width: int,
+    policy: str,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> DiffAugParams:
+    """Draws the random numbers of one batch of images, on ``device`` and without a host wait.
+
+    brightness ~ U(-.5, .5), saturation ~ U(0, 2), contrast ~ U(.5, 1.5); shifts are uniform over the integers up to an
+    eighth of the side; the centre of the cutout over the pixels, and one past the last where the window's side is even.
+
+    Raises:
+        ValueError: the policy names an unknown step.
+    """
+    steps = parse_policy(policy)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(batch, device=device).uniform_(low, high, generator=generator)
+
+    def integer(low: int, high: int) -> Tensor:
+        return torch.randint(low, high + 1, (batch,), device=device, generator=generator)
+
+    params = DiffAugParams()
+    if "color" in steps:
+        params = params._replace(brightness=uniform(-0.5, 0.5), saturation=uniform(0, 2), contrast=uniform(0.5, 1.5))
+    if "translation" in steps:
+        rows, columns = _part(height, TRANSLATION_RATIO), _part(width, TRANSLATION_RATIO)
+        params = params._replace(shift_y=integer(-rows, rows), shift_x=integer(-columns, columns))
+    if "cutout" in steps:
+        rows, columns = _part(height, CUTOUT_RATIO), _part(width, CUTOUT_RATIO)
+        params = params._replace(cutout_y=integer(0, height - rows % 2), cutout_x=integer(0, width - columns % 2))
+    return params
+
+
+def _part(side: int, ratio: float) -> int:
+    return int(side * ratio + 0.5)
+
+
+def diffaug_reference(x: Tensor, params: DiffAugParams) -> Tensor:
+    """The augmented batch in plain PyTorch: float32 arithmetic (float64 for float64), result in the dtype of x."""
+    return _ReferenceFunction.apply(x, params)
+
+
+class _ReferenceFunction(torch.autograd.Function):
+    """Its own backward, because autograd's gradient of an indexed read is a slow scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, params: DiffAugParams) -> Tensor:
+        ctx.params = params
+        y = x if params.contrast is None else _color(x, params, params.brightness)
+        return _move(y, params, 1).contiguous(memory_format=_memory_format(x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        g = _move(grad, ctx.params, -1)
+        g = g if ctx.params.contrast is None else _color(g, ctx.params, None)
+        return g.contiguous(memory_format=_memory_format(grad)), None
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def _color(x: Tensor, params: DiffAugParams, brightness: Tensor | None) -> Tensor:
+    """A x, plus the brightness where there is one, in the dtype of x."""
+    assert params.saturation is not None
+    assert params.contrast is not None
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    s, c = (value.to(wide.dtype).view(-1, 1, 1, 1) for value in (params.saturation, params.contrast))
+    pixel = wide.mean(1, keepdim=True)
+    constant = (1 - c) * pixel.mean((2, 3), keepdim=True)
+    if brightness is not None:
+        constant = constant + brightness.to(wide.dtype).view(-1, 1, 1, 1)
+    return torch.addcmul(pixel.mul_(c * (1 - s)).add_(constant), wide, c * s).to(x.dtype)
+
+
+def _move(x: Tensor, params: DiffAugParams, direction: int) -> Tensor:
+    """Translation and cutout (direction 1) or their adjoint (-1): each pixel is one pixel of x, or zero."""
+    if params.shift_y is None and params.cutout_y is None:
+        return x
+    rows, inside_y, cut_y = _axis(x.shape[2], params.shift_y, params.cutout_y, direction, x.device)
+    columns, inside_x, cut_x = _axis(x.shape[3], params.shift_x, params.cutout_x, direction, x.device)
+    zero = ~(inside_y[:, :, None] & inside_x[:, None, :])
+    if params.cutout_y is not None:
+        zero = zero | (cut_y[:, :, None] & cut_x[:, None, :])
+    y = x.permute(0, 2, 3, 1)
+    if params.shift_y is not None:
+        image = torch.arange(x.shape[0], device=x.device)[:, None, None]
+        y = y[image, rows.clamp(0, x.shape[2] - 1)[:, :, None], columns.clamp(0, x.shape[3] - 1)[:, None, :]]
+    return y.masked_fill(zero[..., None], 0).permute(0, 3, 1, 2)
+
+
+def _axis(
+    side: int, shift: Tensor | None, centre: Tensor | None, direction: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis, per image and position: where it reads, whether that is inside, whether it is cut out."""
+    position = torch.arange(side, device=device)[None]
+    source = position if shift is None else position + direction * shift[:, None]
+    # The window lies in the output of the augmentation, which the adjoint reads.
+    seen = position if direction > 0 else source
+    size = _part(side, CUTOUT_RATIO)
+    start = seen if centre is None else centre[:, None] - size // 2
+    return source, (source >= 0) & (source < side), (seen >= start) & (seen < start + size)
+
+
+@jit
+def _diffaug_reduce_kernel(
+    x_ptr, partial_ptr, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr,
+    height, width, stride_b, stride_c, stride_h, stride_w, steps,
+    CHANNELS: tl.constexpr, CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
+    MASKED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sum of one chunk of one image; with MASKED only of the pixels that translation and cutout leave."""
+    image, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    total = tl.zeros([BLOCK], dtype=tl.float32)
+    for step in range(steps):
+        pixel = (chunk * steps + step) * BLOCK + tl.arange(0, BLOCK)
+        row, column = pixel // width, pixel % width
+        mask = pixel < height * width
+        if MASKED:
+            mask &= _kept(
+                image, row, column, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr, height, width, CUT_Y, CUT_X
+            )
+        offset = image * stride_b + row.to(tl.int64) * stride_h + column * stride_w
+        for channel in tl.static_range(CHANNELS):
+            total += tl.load(x_ptr + offset + channel * stride_c, mask=mask, other=0.0).to(tl.float32)
+    tl.store(partial_ptr + image * tl.num_programs(1) + chunk, tl.sum(total))
+
+
+@jit
+def _kept(
+    image, row, column, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr, height, width,
+    CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
+):  # fmt: skip
+    """Whether the output pixel (row, column) reads a pixel of the input and is not cut out."""
+    kept = row >= 0
+    if shift_y_ptr is not None:
+        source_row = row + tl.load(shift_y_ptr + image).to(tl.int32)
+        source_column = column + tl.load(shift_x_ptr + image).to(tl.int32)
+        kept &= (source_row >= 0) & (source_row < height) & (source_column >= 0) & (source_column < width)
+    if cutout_y_ptr is not None:
+        top = tl.load(cutout_y_ptr + image).to(tl.int32) - CUT_Y // 2
+        left = tl.load(cutout_x_ptr + image).to(tl.int32) - CUT_X // 2
+        kept &= (row < top) | (row >= top + CUT_Y) | (column < left) | (column >= left + CUT_X)
+    return kept
+
+
+@jit
+def _diffaug_apply_kernel(
+    x_ptr, y_ptr, partial_ptr, brightness_ptr, saturation_ptr, contrast_ptr,
+    shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr,
+    height, width, stride_b, stride_c, stride_h, stride_w, y_stride_b, y_stride_c, y_stride_h, y_stride_w, chunks,
+    CHANNELS: tl.constexpr, CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
+    ADJOINT: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One block of pixels of one image: color, then translation and cutout; with ADJOINT the reverse."""
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row, column = pixel // width, pixel % width
+    valid = pixel < height * width
+    source_row, source_column = row, column
+    if shift_y_ptr is not None:
+        direction = -1 if ADJOINT else 1
+        source_row = row + direction * tl.load(shift_y_ptr + image).to(tl.int32)
+        source_column = column + direction * tl.load(shift_x_ptr + image).to(tl.int32)
+    inside = (source_row >= 0) & (source_row < height) & (source_column >= 0) & (source_column < width)
+    # The pixel of the augmentation's output: what is read here by the adjoint, what is written otherwise.
+    seen_row = source_row if ADJOINT else row
+    seen_column = source_column if ADJOINT else column
+    kept = (
+        valid
+        & inside
+        & _kept(
+            image,
+            seen_row,
+            seen_column,
+            shift_y_ptr,
+            shift_x_ptr,
+            cutout_y_ptr,
+            cutout_x_ptr,
+            height,
+            width,
+            CUT_Y,
+            CUT_X,
+        )
+    )
+    x_offset = image * stride_b + source_row.to(tl.int64) * stride_h + source_column * stride_w
+    y_offset = image * y_stride_b + row.to(tl.int64) * y_stride_h + column * y_stride_w
+
+    scale = 1.0
+    constant = tl.zeros([BLOCK], dtype=tl.float32)
+    if contrast_ptr is not None:
+        index = tl.arange(0, CHUNKS)
+        sums = tl.load(partial_ptr + image * chunks + index, mask=index < chunks, other=0.0)
+        s, c = tl.load(saturation_ptr + image), tl.load(contrast_ptr + image)
+        for channel in tl.static_range(CHANNELS):
+            constant += tl.load(x_ptr + x_offset + channel * stride_c, mask=kept, other=0.0).to(tl.float32)
+        constant = constant * (c * (1.0 - s) / CHANNELS)
+        constant += (1.0 - c) * (tl.sum(sums) / (height.to(tl.float32) * width * CHANNELS))
+        if not ADJOINT:
+            constant = tl.where(kept, constant + tl.load(brightness_ptr + image), 0.0)
+        scale = c * s
+    for channel in tl.static_range(CHANNELS):
+        x = tl.load(x_ptr + x_offset + channel * stride_c, mask=kept, other=0.0).to(tl.float32)
+        y = x * scale + constant
+        tl.store(y_ptr + y_offset + channel * y_stride_c, y.to(y_ptr.dtype.element_ty), mask=valid)
+
+
+def _launch(x: Tensor, params: DiffAugParams, adjoint: bool) -> Tensor:
+    """Both passes over the images ``x``: [B, C, H, W], or over their gradients."""
+    batch, channels, height, width = x.shape
+    y = torch.empty_like(x, memory_format=_memory_format(x))
+    window = {"CUT_Y": _part(height, CUTOUT_RATIO), "CUT_X": _part(width, CUTOUT_RATIO)}
+    geometry = params[3:]
+    partial, chunks = None, 0
+    if params.contrast is not None:
+        steps = cdiv(height * width, BLOCK * MAX_CHUNKS)
+        chunks = cdiv(height * width, BLOCK * steps)
+        partial = torch.empty(batch, chunks, dtype=torch.float32, device=x.device)
+        launch(
+            _diffaug_reduce_kernel, (batch, chunks), x, partial, *geometry, height, width, *x.stride(), steps,
+            CHANNELS=channels, MASKED=adjoint, BLOCK=BLOCK, **window,
+        )  # fmt: skip
+    launch(
+        _diffaug_apply_kernel, (batch, cdiv(height * width, BLOCK)), x, y, partial, *params[:3], *geometry,
+        height, width, *x.stride(), *y.stride(), chunks,
+        CHANNELS=channels, ADJOINT=adjoint, CHUNKS=next_power_of_2(max(chunks, 1)), BLOCK=BLOCK, **window,
+    )  # fmt: skip
+    return y
+
+
+class _DiffAugFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, params: DiffAugParams) -> Tensor:
+        ctx.params = params
+        return _launch(x, params, adjoint=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _launch(grad, ctx.params, adjoint=True), None
+
+
+def diffaug(x: Tensor, params: DiffAugParams, *, impl: Impl = "auto") -> Tensor:
+    """The batch of images ``x``: [B, C, H, W] with C in 1..4, augmented by ``params`` (``draw_diffaug``).
+
+    float32, float16 or bfloat16 (the reference also float64); arithmetic in float32. Differentiable in x. The same
+    draw may be applied to several tensors.
+
+    Raises:
+        ValueError: wrong shape or dtype of x, or params of another batch size or device.
+        RuntimeError: ``impl="triton"`` cannot run here.
+    """
+    check_shape("x", x, (None,) * 4)
+    check(1 <= x.shape[1] <= MAX_CHANNELS, "x", f"{x.shape[1]} channels", f"1 to {MAX_CHANNELS}")
+    check(x.numel() > 0, "x", f"the empty shape {tuple(x.shape)}", "at least one element")
+    check(x.dtype in MAP_DTYPES, "x", x.dtype, "float32, float16 or bfloat16 (float64 for the reference)")
+    for name, value in params._asdict().items():
+        if value is not None:
+            check_shape(f"params.{name}", value, (x.shape[0],))
+            check_device(f"params.{name}", value, x)
+    if all(value is None for value in params):
+        return x
+    if use_triton("diffaug", impl, x):
+        return _DiffAugFunction.apply(x, params)
+    return diffaug_reference(x, params)
+
+
+@self_test("diffaug")
+def _self_test(device: torch.device, dtype: torch.dtype) -> None:
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.randn(3, 3, 33, 41, generator=generator, device=device).to(dtype)
+    grad = torch.randn(x.shape, generator=generator, device=device).to(dtype)
+    params = draw_diffaug(3, 33, 41, ",".join(POLICIES), generator=generator, device=device)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        results = []
+        for function, wanted in ((_DiffAugFunction, dtype), (_ReferenceFunction, torch.float64)):
+            leaf = x.detach().to(wanted, memory_format=memory_format).requires_grad_()
+            y = function.apply(leaf, params)
+            y.backward(grad.to(wanted))
+            results.append((y.detach(), leaf.grad))
+        assert_near("diffaug", *results)
