@@ -5,6 +5,7 @@ PyTorch build cannot use. Devices are matched by UUID: NVML and CUDA may number 
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,11 @@ def _cuda_devices(problems: list[str]) -> list[Gpu]:
     try:
         import torch
 
-        if not torch.cuda.is_available():
+        with warnings.catch_warnings(record=True) as caught:  # PyTorch warns of a driver that is too old
+            warnings.simplefilter("always")
+            available = torch.cuda.is_available()
+        problems += [f"PyTorch: {warning.message}" for warning in caught]
+        if not available:
             return []
         found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     except (ImportError, OSError, RuntimeError) as error:
@@ -195,15 +200,15 @@ def _plain_uuid(uuid: object) -> str:
     return str(uuid).removeprefix("GPU-").lower()
 
 
-def choose_profile(device: str = "auto") -> Choice:
-    """The shipped profile for `device` (auto, cpu, cuda, cuda:N) of this machine.
+def choose_profile(device: str = "auto", machine: Hardware | None = None) -> Choice:
+    """The shipped profile for `device` (auto, cpu, cuda, cuda:N) of `machine`; None: this one.
 
     By the card's name, else the nearest compute capability, then the nearest memory.
     Raises UserError when cuda:N does not exist.
     """
     if device == "cpu":
         return Choice(profile="cpu", reason='profile cpu: engine.device is "cpu"')
-    gpus = detect().gpus
+    gpus = (machine or detect()).gpus
     usable = {gpu.cuda_index: gpu for gpu in gpus if gpu.cuda_index is not None}
     if not usable:
         idle = f" ({gpus[0]} is there, but PyTorch cannot use it: run `fastgan-engine doctor`)" if gpus else ""

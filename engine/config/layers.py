@@ -98,7 +98,7 @@ def file_layer(path: Path) -> Layer:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise UserError(f"the configuration {path} is not valid TOML: {error}") from None
     table.pop(profiles.CARD, None)
     return Layer(source=source, values=_flatten(table, source))
@@ -119,7 +119,7 @@ def _parse_value(text: str) -> bool | int | float | str:
     """Numbers, true, false and quoted strings as in TOML; anything else is text, such as a word, a path or a date."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML
         return text
     return value if isinstance(value, bool | int | float | str) else text
 
