@@ -163,8 +163,9 @@ def _check_key(key: str, source: str) -> None:
     if not elsewhere and name:
         _check_section(section, source)
     siblings = [other for other in known if other.startswith(f"{section}.")]
+    by_name = {other.split(".")[1]: other for other in known}
     close = elsewhere or difflib.get_close_matches(key, siblings, n=1, cutoff=0.8)
-    close = close or difflib.get_close_matches(name or section, [other.split(".")[1] for other in known], n=1)
+    close = close or [by_name[other] for other in difflib.get_close_matches(name or section, by_name, n=1)]
     hint = f" Did you mean {close[0]}?" if close else ""
     raise UserError(f"unknown setting {key} ({source}).{hint} {_listing(section)}")
 
