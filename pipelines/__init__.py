@@ -2,7 +2,8 @@
 
 In the order in which data flows: ``sources`` (what files there are), ``decode`` (bytes -> 8-bit image), ``fit`` (image
 -> square pixels), ``report`` (``check``), ``preparing`` and ``prepared`` (the packed set), ``sampler`` (which image
-comes when), ``streams`` with ``dali_stream`` and ``pillow_stream`` (batches on a device), ``demo`` (a set to try things on).
+comes when), ``streams`` with ``dali_stream`` and ``pillow_stream`` (batches on a device), ``demo`` (a set to try things
+on).
 
 Importing this package loads none of them: each name below is loaded on its first use.
 """

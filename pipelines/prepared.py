@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .defaults import Fit
 from .errors import DataError
 from .sources import Problem
 
@@ -41,7 +42,7 @@ class Settings:
 
     im_size: int
     channels: int
-    fit: str
+    fit: Fit
     background: tuple[int, int, int]
 
 

@@ -78,7 +78,7 @@ def prepare(
     return prepared
 
 
-def _settings(im_size: int, channels: int, fit: str, background: str | tuple[int, int, int]) -> Settings:
+def _settings(im_size: int, channels: int, fit: Fit, background: str | tuple[int, int, int]) -> Settings:
     if im_size < 1:
         raise DataError(f"im_size {im_size}: expected a positive number of pixels")
     if channels not in CHANNEL_COUNTS:
