@@ -39,7 +39,7 @@ def self_test(op: str) -> Callable[[SelfTest], SelfTest]:
 
     def register(test: SelfTest) -> SelfTest:
         _self_tests[op] = test
-        _passes.cache_clear()
+        passes_self_test.cache_clear()
         return test
 
     return register
@@ -68,7 +68,7 @@ def use_triton(op: str, impl: Impl, x: Tensor) -> bool:
         return False
     if isinstance(x, FakeTensor):
         return True
-    return _passes(op, x.device, x.dtype)
+    return passes_self_test(op, x.device, x.dtype)
 
 
 def _obstacle(x: Tensor) -> str | None:
@@ -91,8 +91,8 @@ def _obstacle(x: Tensor) -> str | None:
 
 
 @cache
-def _passes(op: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Runs the self-test of ``op``, once per device and dtype."""
+def passes_self_test(op: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels of ``op`` are right on this device and dtype; runs the self-test once, warns if it fails."""
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(f"{op}: first use is inside a CUDA graph capture; run it once before, in the warm-up")
     try:
