@@ -203,7 +203,7 @@ def _plain_uuid(uuid: object) -> str:
 def choose_profile(device: str = "auto", machine: Hardware | None = None) -> Choice:
     """The shipped profile for `device` (auto, cpu, cuda, cuda:N) of `machine`; None: this one.
 
-    By the card's name, else the nearest compute capability, then the nearest memory.
+    By the card's name, else the nearest in precision, compute capability and memory, in this order.
     Raises UserError when cuda:N does not exist.
     """
     if device == "cpu":
@@ -227,7 +227,7 @@ def profile_for(gpu: Gpu) -> Choice:
     for name, card in cards.items():
         if re.search(rf"\b{re.escape(card.name)}\b", gpu.name, re.IGNORECASE):
             return Choice(profile=name, reason=f"profile {name}: found {gpu}")
-    name = min(cards, key=lambda name: (_capability_gap(gpu, cards[name]), _memory_gap(gpu, cards[name]), name))
+    name = min(cards, key=lambda name: (*_distance(gpu, cards[name]), name))
     card = cards[name]
     reason = f"no profile for {gpu}: taking the nearest, {name} ({card.name}, {card.arch}, {card.memory_gib:g} GiB)"
     if gpu.total_bytes < 0.9 * card.memory_gib * GIB:
@@ -235,13 +235,11 @@ def profile_for(gpu: Gpu) -> Choice:
     return Choice(profile=name, reason=reason)
 
 
-def _capability_gap(gpu: Gpu, card: profiles.Card) -> int:
+def _distance(gpu: Gpu, card: profiles.Card) -> tuple[bool, int, float]:
+    """Whether the fastest precision differs (8.0 is nearer to 7.5 than to 8.6, but has bf16), then capability, GiB."""
     mine, theirs = gpu.capability or (0, 0), card.capability
-    return abs(10 * (mine[0] - theirs[0]) + mine[1] - theirs[1])
-
-
-def _memory_gap(gpu: Gpu, card: profiles.Card) -> float:
-    return abs(gpu.total_bytes / GIB - card.memory_gib)
+    gap = abs(10 * (mine[0] - theirs[0]) + mine[1] - theirs[1])
+    return dtype_for(mine) != dtype_for(theirs), gap, abs(gpu.total_bytes / GIB - card.memory_gib)
 
 
 def pick_device(setting: str) -> "torch.device":
