@@ -43,9 +43,10 @@ def install_nvml(monkeypatch: pytest.MonkeyPatch, cards: list[FakeCard], *, init
 
     def name_of(pid: int) -> str:
         names = {pid: name for card in cards for pid, name, _ in card.processes}
-        if names[pid] is None:
+        name = names[pid]
+        if name is None:
             raise NVMLError("Insufficient Permissions")
-        return names[pid]
+        return name
 
     def name(card: FakeCard) -> str:
         if card.lost:
