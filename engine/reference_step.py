@@ -1,0 +1,85 @@
+"""One iteration of the released recipe, in plain PyTorch: the oracle of every fast path, and what they are timed against."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastgan_engine.draws import Draws
+from fastgan_engine.kernels.diffaug import diffaug
+from fastgan_engine.kernels.hinge import hinge_fake, hinge_real
+from fastgan_engine.reconstruction import ReconstructionLoss, resize
+from fastgan_engine.state import Networks, update_ema
+
+
+class StepLosses(NamedTuple):
+    """Losses of one iteration, scalars on the device: D's hinge on reals and on fakes, reconstruction, G."""
+
+    d_real: Tensor
+    d_fake: Tensor
+    reconstruction: Tensor
+    g: Tensor
+
+
+class ReferenceStep:
+    """The released loop's iteration: three separate D passes, Adam, EMA (FastGAN's ``train.py``).
+
+    ``step(reals, draws)`` with reals [B, C, H, W] in [-1, 1] updates the networks in place. ``autocast`` is the
+    context that forward passes run in (nothing: fp32).
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        reconstruction: ReconstructionLoss,
+        opt_g: torch.optim.Optimizer,
+        opt_d: torch.optim.Optimizer,
+        *,
+        policy: str,
+        ema_decay: float,
+        autocast: AbstractContextManager | None = None,
+    ) -> None:
+        self.networks, self.reconstruction = networks, reconstruction
+        self.opt_g, self.opt_d = opt_g, opt_d
+        self.policy, self.ema_decay = policy, ema_decay
+        self.autocast = autocast or nullcontext()
+
+    def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
+        generator, discriminator = self.networks.generator, self.networks.discriminator
+        with self.autocast:
+            big, small = generator(draws.z, draws.noise)
+        reals = diffaug(reals, draws.augment_real, impl="reference")
+        fakes = [
+            diffaug(big, draws.augment_big, impl="reference"),
+            diffaug(small, draws.augment_small, impl="reference"),
+        ]
+
+        self.opt_d.zero_grad()
+        d_real, rec = self._backward_real(reals, draws)
+        with self.autocast:
+            d_fake = hinge_fake(discriminator([fake.detach() for fake in fakes]), draws.margins_fake, impl="reference")
+        d_fake.backward()
+        self.opt_d.step()
+
+        self.opt_g.zero_grad()
+        with self.autocast:
+            g = -discriminator(fakes).mean()
+        g.backward()
+        self.opt_g.step()
+        update_ema(self.networks.ema, generator, self.ema_decay)
+        return StepLosses(d_real.detach(), d_fake.detach(), rec.detach(), g.detach())
+
+    def _backward_real(self, reals: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        discriminator = self.networks.discriminator
+        images = [reals, resize(reals, discriminator.small_size)]
+        part = int(draws.part)
+        with self.autocast:
+            if discriminator.decode:
+                logits, reconstructions = discriminator(images, "real", part)
+                rec = self.reconstruction.released(reconstructions, reals, part)
+            else:
+                logits, rec = discriminator(images), reals.new_zeros(())
+            d_real = hinge_real(logits, draws.margins_real, impl="reference")
+        (d_real + rec).backward()
+        return d_real, rec
