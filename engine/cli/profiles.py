@@ -42,7 +42,6 @@ def show_profile(
 ) -> None:
     """Show what a profile changes, beside the default, and the facts of its card."""
     from fastgan_engine import profiles
-    from fastgan_engine.config import resolve_with_sources
 
     notes = []
     if name == "auto":
@@ -50,8 +49,8 @@ def show_profile(
 
         choice = choose_profile()
         name, notes = choice.profile, [choice.reason]
-    resolve_with_sources(name)  # an unknown name or an invalid profile fails here, with its message
-    card, changes = profiles.card(name), _changes(name)
+    changes = _changes(name)  # first: an unknown name fails here, as a UserError
+    card = profiles.card(name)
     if as_json:
         typer.echo(json.dumps(_as_dict(name, card, changes), indent=2))
         return
