@@ -1,0 +1,221 @@
+"""LPIPS distance of two feature maps: normalise, subtract, square, weight, mean.
+
+    d[n] = mean over pixels of sum_c w_c (a_c / (|a| + eps) - b_c / (|b| + eps))^2,    |.| the norm over channels
+
+With e = a / (|a| + eps) - b / (|b| + eps), h = |a| + eps and g the gradient of d[n] times 2 / (H W):
+
+    da_c = g (w_c e_c / h - a_c / (|a| h^2) sum_k w_k e_k a_k),        zero where the whole pixel of a is zero
+
+and db likewise with -g. The difference is taken as it stands: multiplied out, five channel sums would do, but where a
+is close to b they cancel to nothing.
+
+Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018
+(arXiv 1801.03924), and its package ``lpips`` 0.1.4, which adds eps outside the square root (a zero pixel there has a
+NaN gradient) and squares in the dtype of the features (in fp16 eps is 0).
+Layout: a, b channels-last, arithmetic in float32; nothing is kept for backward but a and b.
+Bytes moved: forward reads a and b once; backward reads both again and writes da (and db where it is asked for).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter
+from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
+from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, tl
+
+EPS = 1e-10
+# Elements of a tile of pixels and channels in a kernel.
+TILE = 4096
+# The reference works through the maps in blocks: on the CPU of 1 MiB in float32, which stays in a core's cache.
+CPU_BLOCK, BLOCK = 1 << 18, 1 << 25
+
+
+def lpips_distance_reference(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """The distance in plain PyTorch, block after block of pixels: float32 arithmetic (float64 for float64)."""
+    return _ReferenceFunction.apply(a, b, weight)
+
+
+class _ReferenceFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, weight)
+        distance = weight.new_empty(a.shape[0] * a.shape[2] * a.shape[3])
+        for rows in _blocks(a):
+            x, y = _wide(a, rows), _wide(b, rows)
+            _, inverse_x = _norms(x)
+            _, inverse_y = _norms(y)
+            e = (x * inverse_x).addcmul_(y, inverse_y, value=-1)
+            distance[rows] = e.square_().mv(weight)
+        return distance.view(a.shape[0], -1).mean(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, weight = ctx.saved_tensors
+        grad_a, grad_b = (torch.empty_like(x) if needed else None for x, needed in zip(
+            (a, b), ctx.needs_input_grad, strict=False
+        ))  # fmt: skip
+        pixels = a.shape[2] * a.shape[3]
+        per_row = (grad * (2 / pixels)).repeat_interleave(pixels)[:, None]
+        for rows in _blocks(a):
+            x, y = _wide(a, rows), _wide(b, rows)
+            norm_x, inverse_x = _norms(x)
+            norm_y, inverse_y = _norms(y)
+            we = (x * inverse_x).addcmul_(y, inverse_y, value=-1).mul_(weight)
+            if grad_a is not None:
+                _rows(grad_a)[rows] = _gradient(x, norm_x, inverse_x, we, per_row[rows])
+            if grad_b is not None:
+                _rows(grad_b)[rows] = _gradient(y, norm_y, inverse_y, we, -per_row[rows])
+        return grad_a, grad_b, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W], channels-last -> its view [B H W, C]."""
+    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+
+
+def _wide(x: Tensor, rows: slice) -> Tensor:
+    return _rows(x)[rows].to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _blocks(x: Tensor) -> Iterator[slice]:
+    rows = x.numel() // x.shape[1]
+    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // x.shape[1])
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _norms(x: Tensor) -> tuple[Tensor, Tensor]:
+    """|x| and 1 / (|x| + eps) of each row, [rows, 1]."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return norm, (norm + EPS).reciprocal_()
+
+
+def _gradient(x: Tensor, norm: Tensor, inverse: Tensor, we: Tensor, grad: Tensor) -> Tensor:
+    scale = torch.where(norm > 0, grad * inverse, 0)
+    along = torch.linalg.vecdot(we, x, dim=1)[:, None] * inverse / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return (we * scale).addcmul_(x, along * scale, value=-1)
+
+
+@jit
+def _lpips_distance_tile(a_ptr, b_ptr, weight_ptr, pixels, CHANNELS: tl.constexpr, PADDED: tl.constexpr,
+                         PIXELS: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
+    """One tile [PIXELS, PADDED] of an image: offsets, mask, a, b, weights, |a|, |b| and the difference e."""
+    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.arange(0, PADDED)
+    mask = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
+    offset = (tl.program_id(0).to(tl.int64) * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+    a = tl.load(a_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(b_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + channel, mask=channel < CHANNELS, other=0.0)[None, :]
+    norm_a = tl.sqrt(tl.sum(a * a, axis=1))[:, None]
+    norm_b = tl.sqrt(tl.sum(b * b, axis=1))[:, None]
+    e = a * (1.0 / (norm_a + EPS)) - b * (1.0 / (norm_b + EPS))
+    return offset, mask, a, b, weight, norm_a, norm_b, e
+
+
+@jit
+def _lpips_distance_fwd_kernel(
+    a_ptr, b_ptr, weight_ptr, partial_ptr, pixels,
+    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    _, _, _, _, weight, _, _, e = _lpips_distance_tile(a_ptr, b_ptr, weight_ptr, pixels, CHANNELS, PADDED, PIXELS, EPS)
+    total = tl.sum(tl.sum(weight * e * e, axis=1), axis=0)
+    tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1), total)
+
+
+@jit
+def _lpips_distance_bwd_kernel(
+    grad_ptr, a_ptr, b_ptr, weight_ptr, grad_a_ptr, grad_b_ptr, pixels,
+    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    offset, mask, a, b, weight, norm_a, norm_b, e = _lpips_distance_tile(
+        a_ptr, b_ptr, weight_ptr, pixels, CHANNELS, PADDED, PIXELS, EPS
+    )
+    grad = tl.load(grad_ptr + tl.program_id(0)).to(tl.float32) * 2.0 / pixels
+    we = weight * e
+    if grad_a_ptr is not None:
+        grad_a = grad * _lpips_distance_gradient(a, norm_a, we, EPS)
+        tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=mask)
+    if grad_b_ptr is not None:
+        grad_b = -grad * _lpips_distance_gradient(b, norm_b, we, EPS)
+        tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=mask)
+
+
+@jit
+def _lpips_distance_gradient(x, norm, we, EPS: tl.constexpr):
+    inverse = 1.0 / (norm + EPS)
+    along = tl.sum(we * x, axis=1)[:, None] * inverse / tl.where(norm > 0.0, norm, 1.0)
+    return tl.where(norm > 0.0, (we - x * along) * inverse, 0.0)
+
+
+def _tiling(a: Tensor) -> tuple[int, tuple[int, int], dict[str, Any]]:
+    """Pixels of an image, grid and constants of either kernel."""
+    batch, channels, height, width = a.shape
+    padded = next_power_of_2(channels)
+    pixels = max(1, TILE // padded)
+    meta = {"CHANNELS": channels, "PADDED": padded, "PIXELS": pixels, "EPS": EPS}
+    return height * width, (batch, cdiv(height * width, pixels)), meta
+
+
+class _LpipsDistanceFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, weight)
+        pixels, grid, meta = _tiling(a)
+        partial = torch.empty(grid, dtype=torch.float32, device=a.device)
+        launch(_lpips_distance_fwd_kernel, grid, a, b, weight, partial, pixels, **meta)
+        return partial.sum(1).div_(pixels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, weight = ctx.saved_tensors
+        grad_a = torch.empty_like(a) if ctx.needs_input_grad[0] else None
+        grad_b = torch.empty_like(b) if ctx.needs_input_grad[1] else None
+        pixels, grid, meta = _tiling(a)
+        args = (grad.contiguous(), a, b, weight, grad_a, grad_b, pixels)
+        launch(_lpips_distance_bwd_kernel, grid, *args, **meta)
+        return grad_a, grad_b, None
+
+
+def lpips_distance(a: Tensor, b: Tensor, weight: Tensor, *, impl: Impl = "auto") -> Tensor:
+    """Distance [B] of the feature maps a and b: [B, C, H, W], channels-last, under non-negative weights [C].
+
+    a, b: float32, float16 or bfloat16, both the same (the reference also float64); weight and the result float32.
+    Differentiable in a and in b, not in the weight.
+
+    Raises:
+        ValueError: wrong shape, dtype, device or layout, or a weight that requires a gradient.
+        RuntimeError: ``impl="triton"`` cannot run here.
+    """
+    check_map("a", a)
+    check_map("b", b, shape=a.shape)
+    check(b.dtype == a.dtype, "b", b.dtype, f"{a.dtype}, as a")
+    check_device("b", b, a)
+    check_parameter("weight", weight, (a.shape[1],), a)
+    check(not weight.requires_grad, "weight", "a tensor that requires a gradient", "a constant")
+    if use_triton("lpips_distance", impl, a):
+        return _LpipsDistanceFunction.apply(a, b, weight)
+    return lpips_distance_reference(a, b, weight)
+
+
+@self_test("lpips_distance")
+def _self_test(device: torch.device, dtype: torch.dtype) -> None:
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (
+        torch.randn(2, 72, 9, 7, generator=generator, device=device).relu().to(dtype, memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    a[0, :, 0, 0] = 0
+    weight = torch.rand(72, generator=generator, device=device)
+    results = []
+    for function, wanted in ((_LpipsDistanceFunction, dtype), (_ReferenceFunction, torch.float64)):
+        leaves = [x.detach().to(wanted, copy=True).requires_grad_() for x in (a, b)]
+        distance = function.apply(*leaves, weight.to(torch.promote_types(wanted, torch.float32)))
+        distance.sum().backward()
+        results.append([distance.detach(), *(leaf.grad for leaf in leaves)])
+    assert_near("lpips_distance", *results)
