@@ -8,7 +8,7 @@ Under ``TRITON_INTERPRET=1`` (set before Triton is first imported) "triton" also
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Literal
 
@@ -110,6 +110,36 @@ def passes_self_test(op: str, device: torch.device, dtype: torch.dtype) -> bool:
         return False
     _log_once(f"{op} on {device}, {dtype}: triton (self-test passed)")
     return True
+
+
+def probe(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """For self-tests: fixed normal numbers, channels-last if a map; no global random state is touched."""
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def compare_with_reference(
+    what: str,
+    fused: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    arguments: Mapping[str, Tensor],
+    differentiable: Sequence[str],
+) -> None:
+    """For self-tests: output and gradients of ``fused(**arguments)`` against ``reference`` in float64.
+
+    Raises:
+        AssertionError: names what is off.
+    """
+    results = []
+    for function, dtype in ((fused, None), (reference, torch.float64)):
+        leaves = {
+            name: value.to(dtype or value.dtype, copy=True).requires_grad_(name in differentiable)
+            for name, value in arguments.items()
+        }
+        y = function(**leaves)
+        y.backward(probe(y.shape, arguments["x"].dtype, y.device).to(y.dtype))
+        results.append([y.detach(), *(leaves[name].grad for name in differentiable)])
+    assert_near(what, *results)
 
 
 def assert_near(what: str, got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:

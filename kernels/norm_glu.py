@@ -1,0 +1,409 @@
+"""Noise, batch norm, GLU and skip-layer gate in one operation: two passes over x forward, two backward.
+
+    y = gate * a * sigmoid(b),  [a, b] = BN(x / sigma + noise_weight * noise)
+
+with [a, b] the halves of the channels, and noise, gate and sigma optional. Backward, with z = BN(x') =
+(x' - mean) s + bias, s = weight / sqrt(var + eps), and g the gradient of y:
+
+    da = g gate sigmoid(b),   db = g gate a sigmoid(b) (1 - sigmoid(b))
+    dx = s (dz - mean(dz) - (x' - mean) mean(dz (x' - mean)) / (var + eps))      (eval mode: dx = s dz)
+    dnoise_weight = sum(dx noise),   dgate = sum over H, W of g a sigmoid(b)
+
+Saved for backward: x, noise, the statistics and the gate; sigmoid and norm are computed again.
+
+sigma, a convolution's spectral norm, folds the division into the norm: BN_eps(x / sigma + w n) =
+BN_{eps sigma^2}(x + sigma w n), so no normalised weight is needed. Its gradient is computed only if sigma asks for one.
+Without, what is dropped is, exactly, (w / sigma) dL/dw - eps sigma sum_c weight_c dweight_c / (var_c + eps sigma^2):
+batch norm does not see the scale of x but for the noise beside it (w starts at 0 and stays small) and for eps. One
+layer in fp64 without noise: weight gradient within 3e-4 of the exact one.
+
+Layout: channels-last in and out. Bytes, with 2C channels of e bytes and M = B H W pixels: forward reads x twice and
+writes y (5 C M e), backward reads x and g twice and writes dx (8 C M e).
+
+Source: Ioffe and Szegedy, "Batch normalization", 2015; Dauphin et al., "Language modeling with gated convolutional
+networks", 2016; FastGAN's up-blocks (arXiv 2101.04775).
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter, check_shape
+from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
+from fastgan_engine.kernels.launch import jit, launch, tl
+from fastgan_engine.kernels.norm_stats import (
+    Norm,
+    Tiling,
+    check_norm,
+    chunk_rows_of,
+    gradient_means,
+    load_noisy,
+    noise_factor,
+    segment_sum,
+    sigma_gradient,
+    statistics,
+    tiling,
+)
+
+
+def norm_glu_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    noise: Tensor | None = None,
+    noise_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    groups: int = 1,
+    sigma: Tensor | None = None,
+) -> Tensor:
+    """``norm_glu`` in plain PyTorch."""
+    if sigma is not None:
+        x = x / sigma.reshape(())
+    if noise is not None and noise_weight is not None:
+        x = x + noise_weight.reshape(()) * noise
+    parts = [
+        F.batch_norm(part, running_mean, running_var, weight, bias, training, momentum, eps) for part in x.chunk(groups)
+    ]
+    y = F.glu(torch.cat(parts), dim=1)
+    return y if gate is None else y * gate.reshape(*y.shape[:2], 1, 1)
+
+
+@jit
+def _load_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, cols, in_cols):
+    """Mean, 1 / sqrt(var + eps) * weight, and bias of channels of one half; ``channels`` is the size of a half."""
+    statistic = tl.program_id(2) // segments_per_set * channels * 2
+    mean = tl.load(mean_ptr + statistic + cols, mask=in_cols, other=0.0)
+    scale = tl.load(rstd_ptr + statistic + cols, mask=in_cols, other=0.0)
+    scale *= tl.load(weight_ptr + cols, mask=in_cols, other=0.0)
+    return mean, scale, tl.load(bias_ptr + cols, mask=in_cols, other=0.0)
+
+
+@jit
+def _norm_glu_apply_kernel(
+    x_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr, y_ptr,
+    channels, rows, chunk_rows, segments_per_set,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    first, count = chunk_rows_of(rows, chunk_rows)
+    factor = noise_factor(noise_weight_ptr, sigma_ptr)
+    x_ptr += first * channels * 2
+    y_ptr += first * channels
+    a_cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    in_cols = a_cols < channels
+    b_cols = a_cols + channels
+    mean_a, scale_a, bias_a = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, a_cols, in_cols
+    )
+    mean_b, scale_b, bias_b = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, b_cols, in_cols
+    )
+    if gate_ptr is not None:
+        gate = tl.load(gate_ptr + tl.program_id(2) * channels + a_cols, mask=in_cols, other=0.0).to(tl.float32)
+    for start in range(0, count, ROWS):
+        r = start + tl.arange(0, ROWS)
+        mask = (r < count)[:, None] & in_cols[None, :]
+        x_rows = r[:, None] * (channels * 2)
+        a = load_noisy(x_ptr, noise_ptr, factor, x_rows + a_cols[None, :], mask, first + r, r < count)
+        b = load_noisy(x_ptr, noise_ptr, factor, x_rows + b_cols[None, :], mask, first + r, r < count)
+        a = (a - mean_a[None, :]) * scale_a[None, :] + bias_a[None, :]
+        b = (b - mean_b[None, :]) * scale_b[None, :] + bias_b[None, :]
+        y = a * tl.sigmoid(b)
+        if gate_ptr is not None:
+            y *= gate[None, :]
+        tl.store(y_ptr + r[:, None] * channels + a_cols[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@jit
+def _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b):
+    """Gradients of the GLU's two inputs; ``a`` and ``b`` are x' minus its mean."""
+    sigmoid = tl.sigmoid(b * scale_b[None, :] + bias_b[None, :])
+    grad_a = grad * sigmoid
+    return grad_a, grad_a * (a * scale_a[None, :] + bias_a[None, :]) * (1.0 - sigmoid)
+
+
+@jit
+def _norm_glu_reduce_kernel(
+    x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
+    partial_sum_ptr, partial_dot_ptr, partial_gate_ptr,
+    channels, rows, chunk_rows, segments_per_set,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums over a chunk of dz and dz (x' - mean) for both halves; the gate, constant over it, multiplies at the end."""
+    first, count = chunk_rows_of(rows, chunk_rows)
+    factor = noise_factor(noise_weight_ptr, sigma_ptr)
+    x_ptr += first * channels * 2
+    grad_ptr += first * channels
+    a_cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    in_cols = a_cols < channels
+    b_cols = a_cols + channels
+    mean_a, scale_a, bias_a = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, a_cols, in_cols
+    )
+    mean_b, scale_b, bias_b = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, b_cols, in_cols
+    )
+    sum_a = tl.zeros((ROWS, COLS), tl.float32)
+    dot_a = tl.zeros((ROWS, COLS), tl.float32)
+    sum_b = tl.zeros((ROWS, COLS), tl.float32)
+    dot_b = tl.zeros((ROWS, COLS), tl.float32)
+    for start in range(0, count, ROWS):
+        r = start + tl.arange(0, ROWS)
+        mask = (r < count)[:, None] & in_cols[None, :]
+        x_rows = r[:, None] * (channels * 2)
+        a = load_noisy(x_ptr, noise_ptr, factor, x_rows + a_cols[None, :], mask, first + r, r < count)
+        b = load_noisy(x_ptr, noise_ptr, factor, x_rows + b_cols[None, :], mask, first + r, r < count)
+        a -= mean_a[None, :]
+        b -= mean_b[None, :]
+        # Zero outside the mask, and so is all that is summed.
+        grad = tl.load(grad_ptr + r[:, None] * channels + a_cols[None, :], mask=mask, other=0.0).to(tl.float32)
+        grad_a, grad_b = _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b)
+        sum_a += grad_a
+        dot_a += grad_a * a
+        sum_b += grad_b
+        dot_b += grad_b * b
+    total_a, total_dot_a = tl.sum(sum_a, axis=0), tl.sum(dot_a, axis=0)
+    total_b, total_dot_b = tl.sum(sum_b, axis=0), tl.sum(dot_b, axis=0)
+    partial = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    if gate_ptr is not None:
+        # sum of g a sigmoid(b), with a = (x' - mean) scale + bias
+        gate_sum = total_dot_a * scale_a + total_a * bias_a
+        tl.store(partial_gate_ptr + partial * channels + a_cols, gate_sum, mask=in_cols)
+        gate = tl.load(gate_ptr + tl.program_id(2) * channels + a_cols, mask=in_cols, other=0.0).to(tl.float32)
+        total_a *= gate
+        total_dot_a *= gate
+        total_b *= gate
+        total_dot_b *= gate
+    out = partial * channels * 2
+    tl.store(partial_sum_ptr + out + a_cols, total_a, mask=in_cols)
+    tl.store(partial_dot_ptr + out + a_cols, total_dot_a, mask=in_cols)
+    tl.store(partial_sum_ptr + out + b_cols, total_b, mask=in_cols)
+    tl.store(partial_dot_ptr + out + b_cols, total_dot_b, mask=in_cols)
+
+
+@jit
+def _norm_glu_gradient_kernel(
+    x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
+    mean_grad_ptr, mean_dot_ptr, grad_x_ptr, partial_noise_ptr,
+    channels, rows, chunk_rows, segments_per_set,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """dx, and with ``partial_noise_ptr`` each program's sum of dx noise."""
+    first, count = chunk_rows_of(rows, chunk_rows)
+    factor = noise_factor(noise_weight_ptr, sigma_ptr)
+    x_ptr += first * channels * 2
+    grad_x_ptr += first * channels * 2
+    grad_ptr += first * channels
+    a_cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    in_cols = a_cols < channels
+    b_cols = a_cols + channels
+    mean_a, scale_a, bias_a = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, a_cols, in_cols
+    )
+    mean_b, scale_b, bias_b = _load_norm(
+        mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, channels, b_cols, in_cols
+    )
+    if mean_grad_ptr is not None:
+        statistic = tl.program_id(2) // segments_per_set * channels * 2
+        mean_grad_a = tl.load(mean_grad_ptr + statistic + a_cols, mask=in_cols, other=0.0)
+        mean_grad_b = tl.load(mean_grad_ptr + statistic + b_cols, mask=in_cols, other=0.0)
+        mean_dot_a = tl.load(mean_dot_ptr + statistic + a_cols, mask=in_cols, other=0.0)
+        mean_dot_b = tl.load(mean_dot_ptr + statistic + b_cols, mask=in_cols, other=0.0)
+    if gate_ptr is not None:
+        gate = tl.load(gate_ptr + tl.program_id(2) * channels + a_cols, mask=in_cols, other=0.0).to(tl.float32)
+    grad_noise = tl.zeros((ROWS,), tl.float32)
+    for start in range(0, count, ROWS):
+        r = start + tl.arange(0, ROWS)
+        mask = (r < count)[:, None] & in_cols[None, :]
+        x_rows = r[:, None] * (channels * 2)
+        a = load_noisy(x_ptr, noise_ptr, factor, x_rows + a_cols[None, :], mask, first + r, r < count)
+        b = load_noisy(x_ptr, noise_ptr, factor, x_rows + b_cols[None, :], mask, first + r, r < count)
+        a -= mean_a[None, :]
+        b -= mean_b[None, :]
+        grad = tl.load(grad_ptr + r[:, None] * channels + a_cols[None, :], mask=mask, other=0.0).to(tl.float32)
+        if gate_ptr is not None:
+            grad *= gate[None, :]
+        grad_a, grad_b = _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b)
+        if mean_grad_ptr is not None:
+            grad_a -= mean_grad_a[None, :] + a * mean_dot_a[None, :]
+            grad_b -= mean_grad_b[None, :] + b * mean_dot_b[None, :]
+        grad_a *= scale_a[None, :]
+        grad_b *= scale_b[None, :]
+        tl.store(grad_x_ptr + x_rows + a_cols[None, :], grad_a.to(grad_x_ptr.dtype.element_ty), mask=mask)
+        tl.store(grad_x_ptr + x_rows + b_cols[None, :], grad_b.to(grad_x_ptr.dtype.element_ty), mask=mask)
+        if partial_noise_ptr is not None:
+            noise = tl.load(noise_ptr + first + r, mask=r < count, other=0.0).to(tl.float32)
+            grad_noise += noise * tl.sum(grad_a + grad_b, axis=1)
+    if partial_noise_ptr is not None:
+        program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
+        tl.store(partial_noise_ptr + program, tl.sum(grad_noise, axis=0))
+
+
+class _NormGLU(torch.autograd.Function):
+    """Launches the kernels. The settings and buffers, which have no gradient, come first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        norm: Norm,
+        running: tuple[Tensor, Tensor],
+        noise: Tensor | None,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        noise_weight: Tensor | None,
+        gate: Tensor | None,
+        sigma: Tensor | None,
+    ) -> Tensor:
+        mean, rstd = statistics(x, norm, *running, noise=noise, noise_weight=noise_weight, sigma=sigma)
+        batch, channels, height, width = x.shape
+        y = torch.empty(
+            (batch, channels // 2, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+        )
+        t = _tiling(x, norm, gate)
+        launch(
+            _norm_glu_apply_kernel, t.grid, x, noise, noise_weight, sigma, mean, rstd, weight, bias, gate, y,
+            t.channels, t.rows, t.chunk_rows, t.segments // norm.sets, **t.meta,
+        )  # fmt: skip
+        ctx.norm = norm
+        ctx.save_for_backward(x, noise, mean, rstd, weight, bias, noise_weight, gate, sigma)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, noise, mean, rstd, weight, bias, noise_weight, gate, sigma = ctx.saved_tensors
+        norm: Norm = ctx.norm
+        *_, needs_noise, needs_gate, needs_sigma = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        t = _tiling(x, norm, gate)
+        inputs = (x, grad, noise, noise_weight, sigma, mean, rstd, weight, bias, gate)
+        sizes = (t.channels, t.rows, t.chunk_rows, t.segments // norm.sets)
+
+        partial_sum, partial_dot = mean.new_empty((2, t.partials, 2 * t.channels))
+        partial_gate = None if gate is None else mean.new_empty((t.partials, t.channels))
+        launch(_norm_glu_reduce_kernel, t.grid, *inputs, partial_sum, partial_dot, partial_gate, *sizes, **t.meta)
+        count = t.rows * t.segments // norm.sets
+        mean_grad, mean_dot, grad_weight, grad_bias = gradient_means(partial_sum, partial_dot, rstd, count)
+
+        grad_x = torch.empty_like(x, memory_format=torch.channels_last)
+        with_noise = noise is not None and (needs_noise or needs_sigma)
+        partial_noise = mean.new_empty(t.grid) if with_noise else None
+        means = (mean_grad, mean_dot) if norm.training else (None, None)
+        launch(_norm_glu_gradient_kernel, t.grid, *inputs, *means, grad_x, partial_noise, *sizes, **t.meta)
+
+        grad_noise = grad_gate = grad_sigma = None
+        if needs_gate:
+            grad_gate = segment_sum(partial_gate, t.segments, gate.dtype).reshape(gate.shape)
+        if needs_sigma:
+            grad_sigma = sigma_gradient(norm, sigma, mean, rstd, weight, mean_dot, grad_weight, grad_bias, count)
+        if partial_noise is not None:
+            # of the factor w, or sigma w, in x' = x + sigma w n
+            grad_factor = partial_noise.sum()
+            grad_noise = (grad_factor if sigma is None else grad_factor * sigma).reshape(noise_weight.shape)
+            if needs_sigma:
+                grad_sigma = grad_sigma + (grad_factor * noise_weight).reshape(sigma.shape)
+        return None, None, None, grad_x, grad_weight, grad_bias, grad_noise, grad_gate, grad_sigma
+
+
+def _tiling(x: Tensor, norm: Norm, gate: Tensor | None) -> Tiling:
+    """Segments are the sets of statistics; images where a gate is to be multiplied, or its gradient summed."""
+    batch, channels, height, width = x.shape
+    segments = norm.sets if gate is None else batch
+    return tiling(channels // 2, batch * height * width // segments, segments)
+
+
+def norm_glu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    noise: Tensor | None = None,
+    noise_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    groups: int = 1,
+    sigma: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """``gate * GLU(BatchNorm(x / sigma + noise_weight * noise))``, as ``nn.BatchNorm2d`` and ``nn.GLU(dim=1)``.
+
+    Args:
+        x: [B, 2C, H, W], channels-last; float32, float16 or bfloat16.
+        weight, bias: [2C], float32.
+        running_mean, running_var: [2C], float32; read in eval mode, updated in place in training (the batch count of
+            the module is the caller's to advance).
+        noise: [B, 1, H, W]; without gradient.
+        noise_weight: [1], float32; given exactly if ``noise`` is.
+        gate: [B, C] or [B, C, 1, 1].
+        groups: the batch is that many equal consecutive parts, each with its own statistics; the running statistics
+            are updated once per group in order, as if the parts were forwarded one after another.
+        sigma: [] or [1], float32: x is divided by it, without a pass over x; its gradient is dropped unless it
+            requires one (see the module).
+
+    Returns:
+        [B, C, H, W], channels-last, dtype of ``x``.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype, device or layout.
+        RuntimeError: ``impl="triton"`` cannot run here.
+    """
+    norm = Norm(training, momentum, eps, groups)
+    check_norm(x, weight, bias, running_mean, running_var, sigma, norm)
+    _check(x, noise, noise_weight, gate)
+    if use_triton("norm_glu", impl, x):
+        return _NormGLU.apply(norm, (running_mean, running_var), noise, x, weight, bias, noise_weight, gate, sigma)
+    return norm_glu_reference(
+        x, weight, bias, running_mean, running_var, noise=noise, noise_weight=noise_weight, gate=gate,
+        training=training, momentum=momentum, eps=eps, groups=groups, sigma=sigma,
+    )  # fmt: skip
+
+
+def _check(x: Tensor, noise: Tensor | None, noise_weight: Tensor | None, gate: Tensor | None) -> None:
+    batch, channels, height, width = x.shape
+    check(channels % 2 == 0, "x", f"{channels} channels", "an even number")
+    if noise is not None and noise_weight is not None:
+        check_map("noise", noise, shape=(batch, 1, height, width))
+        check_device("noise", noise, x)
+        check(not noise.requires_grad, "noise", "a tensor that requires a gradient", "one that does not")
+        check_parameter("noise_weight", noise_weight, (1,), x)
+    else:
+        check(noise is noise_weight, "noise and noise_weight", "one of them", "both or none")
+    if gate is not None:
+        check_shape("gate", gate, (batch, channels // 2, 1, 1)[: max(2, gate.dim())])
+        check_device("gate", gate, x)
+        check(gate.is_contiguous(), "gate", f"strides {gate.stride()}", "a contiguous tensor")
+
+
+@self_test("norm_glu")
+def _self_test(device: torch.device, dtype: torch.dtype) -> None:
+    """Two groups, noise, gate and sigma, ragged tiles."""
+    arguments = {
+        "x": probe((4, 2 * 19, 9, 5), dtype, device),
+        **{name: probe((38,), torch.float32, device) for name in ("weight", "bias", "running_mean")},
+        "running_var": torch.ones(38, device=device),
+        "noise": probe((4, 1, 9, 5), dtype, device),
+        "noise_weight": torch.full((1,), 0.5, device=device),
+        "gate": probe((4, 19), dtype, device),
+        "sigma": torch.full((1,), 1.5, device=device),
+    }
+    compare_with_reference(
+        "norm_glu",
+        partial(norm_glu, groups=2, impl="triton"),
+        partial(norm_glu_reference, groups=2),
+        arguments,
+        differentiable=("x", "weight", "bias", "noise_weight", "gate", "sigma"),
+    )
