@@ -185,7 +185,7 @@ def _reason(data: bytes, error: Exception) -> str:
             return "text, not an image"
         return "not an image, or its first bytes are damaged"
     if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels ({error})"
+        return f"too many pixels: more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} allowed for one image"
     if isinstance(error, (OSError, SyntaxError, EOFError, ValueError, zlib.error)):
         return f"truncated or damaged ({error})"
     return f"cannot be decoded ({type(error).__name__}: {error})"

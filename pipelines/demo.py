@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ MIN_SIZE = 16
 SETTINGS = "demo.json"
 
 
-def draw_demo(out: Path, *, count: int = DEMO_COUNT, size: int = DEMO_SIZE, seed: int = DEMO_SEED) -> list[Path]:
+def draw_demo(
+    out: Path,
+    *,
+    count: int = DEMO_COUNT,
+    size: int = DEMO_SIZE,
+    seed: int = DEMO_SEED,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
     """Draw ``count`` flowers of ``size`` x ``size`` pixels as PNG into ``out``; return their paths.
 
     The same arguments give the same pixels, and ``flower-0007.png`` does not depend on ``count``. Called again for a
@@ -37,6 +45,8 @@ def draw_demo(out: Path, *, count: int = DEMO_COUNT, size: int = DEMO_SIZE, seed
                 temporary = path.with_suffix(".part")
                 Image.fromarray(draw_flower(size, np.random.default_rng([seed, index]))).save(temporary, format="PNG")
                 os.replace(temporary, path)
+            if progress:
+                progress(index + 1, count)
     except OSError as error:
         raise DataError(f"{out}: cannot write the demo images ({error})") from error
     return paths

@@ -184,7 +184,7 @@ def write_prepared(
         "hash": digest.hexdigest(),
         "pack": pack_path.name,
         "bytes": size,
-        "problems": [problem._asdict() for problem in problems],
+        "problems": [problem._asdict() for problem in sorted(problems)],
         "images": rows,
     }
     with _temporary(folder) as temporary:

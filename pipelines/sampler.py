@@ -18,7 +18,7 @@ class Sampler:
     Args:
         count: images in the set.
         batch: images in a batch.
-        seed: 0 or more; another seed, another order.
+        seed: from 0 to 2^64 - 1; another seed, another order.
         flip: mirror each image left to right with probability 1/2, drawn anew each epoch.
 
     Raises:
@@ -29,6 +29,8 @@ class Sampler:
         for name, value, least in (("count", count, 1), ("batch", batch, 1), ("seed", seed, 0)):
             if value < least:
                 raise DataError(f"sampler {name} {value}: expected {least} or more")
+        if seed >= 2**64:
+            raise DataError(f"sampler seed {seed}: expected less than 2^64")
         self.count = count
         self.batch_size = batch
         self.seed = seed

@@ -1,0 +1,144 @@
+"""Batches: the same from every loader, from any step, and exactly the prepared pixels."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastgan_engine.pipelines import DataError, ImageStream, PreparedSet, Sampler, open_stream, prepare
+
+from .bad_files import encode, photo
+
+COUNT, SIZE, BATCH = 7, 24, 4
+
+try:
+    import nvidia.dali  # noqa: F401
+
+    LOADERS = ["pillow", "dali"]
+except ImportError:
+    LOADERS = ["pillow"]
+
+needs_dali = pytest.mark.skipif("dali" not in LOADERS, reason="DALI is not installed")
+
+
+@pytest.fixture(scope="module", params=[1, 3, 4], ids=["grey", "rgb", "rgba"])
+def prepared(request, tmp_path_factory) -> PreparedSet:
+    """Seven images of noise, with 1, 3 and 4 channels."""
+    folder: Path = tmp_path_factory.mktemp("images")
+    for index in range(COUNT):
+        image = photo(SIZE, SIZE, seed=index)
+        image.putalpha(photo(SIZE, SIZE, seed=index + 100).convert("L"))
+        (folder / f"{index}.png").write_bytes(encode(image, "PNG"))
+    cache = tmp_path_factory.mktemp("cache")
+    return prepare(folder, cache, im_size=SIZE, channels=request.param, warn=print)
+
+
+def batches(stream: ImageStream, steps: int) -> list[torch.Tensor]:
+    """The next ``steps`` batches, copied; closes the stream."""
+    with stream:
+        return [stream.next().clone() for _ in range(steps)]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batches_are_the_prepared_pixels_in_the_samplers_order(prepared, loader):
+    stream = open_stream(prepared, batch=BATCH, seed=1, flip=True, loader=loader)
+    assert stream.name == loader
+    sampler = Sampler(COUNT, BATCH, seed=1, flip=True)
+    seen_flips = set()
+    for step, batch in enumerate(batches(stream, 6)):
+        indices, flips = sampler.batch(step)
+        seen_flips.update(flips.tolist())
+        want = [prepared.array(i)[:, ::-1] if f else prepared.array(i) for i, f in zip(indices, flips, strict=True)]
+        assert batch.dtype == torch.uint8
+        assert batch.shape == (BATCH, SIZE, SIZE, prepared.channels)
+        assert batch.is_contiguous()
+        assert np.array_equal(batch.numpy(), np.stack(want))
+    assert seen_flips == {True, False}
+
+
+@needs_dali
+def test_both_loaders_give_equal_batches(prepared):
+    one, other = (
+        batches(open_stream(prepared, batch=BATCH, seed=5, loader=loader, workers=workers), 10)
+        for loader, workers in (("dali", 2), ("pillow", 3))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_stream_goes_on_from_any_step(prepared, loader):
+    whole = batches(open_stream(prepared, batch=BATCH, seed=2, loader=loader), 6)
+    first = open_stream(prepared, batch=BATCH, seed=2, loader=loader)
+    start = batches(first, 3)
+    rest = batches(open_stream(prepared, batch=BATCH, seed=2, loader=loader, start_step=first.step), 3)
+    assert first.step == 3
+    assert all(torch.equal(a, b) for a, b in zip(whole, start + rest, strict=True))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("batch", [1, COUNT + 1, 3 * COUNT])
+def test_any_batch_size_works(prepared, loader, batch):
+    (got,) = batches(open_stream(prepared, batch=batch, seed=0, loader=loader, prefetch=1, workers=1), 1)
+    assert len(got) == batch
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_prefetching_does_not_touch_the_batch_in_use(prepared, loader):
+    with open_stream(prepared, batch=BATCH, seed=0, loader=loader, prefetch=4) as stream:
+        for _ in range(3):
+            held = stream.next()
+            copy = held.clone()
+            time.sleep(0.05)  # the threads fill every buffer they have meanwhile
+            assert torch.equal(held, copy)
+
+
+@needs_dali
+def test_auto_takes_dali_and_says_why(prepared):
+    with open_stream(prepared, batch=1, seed=0) as stream:
+        assert stream.name == "dali"
+        assert stream.reason
+
+
+def test_auto_falls_back_and_explicit_does_not(prepared, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "nvidia.dali", None)  # as if it were not installed
+    monkeypatch.delitem(__import__("sys").modules, "fastgan_engine.pipelines.dali_stream", raising=False)
+    with open_stream(prepared, batch=1, seed=0) as stream:
+        assert stream.name == "pillow"
+        assert "DALI does not work here" in stream.reason
+        stream.next()
+    with pytest.raises(DataError, match="loader dali does not work"):
+        open_stream(prepared, batch=1, seed=0, loader="dali")
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_closing_twice_is_fine(prepared, loader):
+    stream = open_stream(prepared, batch=1, seed=0, loader=loader)
+    stream.close()
+    stream.close()
+
+
+@pytest.mark.parametrize("wrong", ["workers", "prefetch", "batch", "seed", "start_step"])
+def test_bad_numbers(prepared, wrong):
+    with pytest.raises(DataError, match=wrong):
+        open_stream(prepared, **{"batch": 1, "seed": 0, wrong: -1})
+
+
+def test_bad_loader(prepared):
+    with pytest.raises(DataError, match="expected one of auto, dali, pillow"):
+        open_stream(prepared, batch=1, seed=0, loader="fast")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batches_on_the_gpu_equal_those_on_the_cpu(prepared, loader):
+    on_cpu = batches(open_stream(prepared, batch=BATCH, seed=0, loader="pillow"), 50)
+    with open_stream(prepared, batch=BATCH, seed=0, loader=loader, device="cuda") as stream:
+        static = torch.empty_like(on_cpu[0], device="cuda")
+        copies = []
+        for _ in on_cpu:
+            torch.cuda._sleep(2_000_000)  # the host runs ahead of the copies, as in training
+            static.copy_(stream.next(), non_blocking=True)
+            copies.append(static.clone())
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(on_cpu, copies, strict=True))
