@@ -56,6 +56,7 @@ class DaliStream(ImageStream):
 
         self._pipe = batches()
         self._pipe.build()
+        self._first = self._pipe.run()  # fails here, not in training, where DALI does not work; and starts prefetching
 
     def _next(self) -> torch.Tensor:
         if self._given is not None and self._cuda:
@@ -68,7 +69,8 @@ class DaliStream(ImageStream):
                 oldest, used = self._in_use.popleft()
                 used.synchronize()
                 del oldest
-        (output,) = self._pipe.run()
+        (output,) = self._first or self._pipe.run()
+        self._first = None
         self._given = torch.from_dlpack(output.as_tensor())
         return self._given
 
@@ -76,8 +78,7 @@ class DaliStream(ImageStream):
         if self._cuda and self._in_use:
             torch.cuda.synchronize()
         self._in_use.clear()
-        self._given = None
-        self._pipe = None
+        self._given = self._first = self._pipe = None
 
 
 def _device_index(device: torch.device) -> int | None:

@@ -57,6 +57,9 @@ class Decoded:
 def decode(data: bytes, *, target: int) -> Decoded:
     """Decode a file that is to become ``target`` x ``target`` pixels, to its last byte.
 
+    What is truncated or has a wrong checksum is refused. JPEG has no checksums: libjpeg notices some damage to its
+    pixel data and patches over the rest without a word, and so does this.
+
     Raises:
         DataError: with the reason only; the caller knows the file's name.
     """

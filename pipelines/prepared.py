@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from .sources import Problem
 
 MANIFEST = "manifest.json"
 FORMAT = "fastgan-engine prepared set"
+_TEMPORARY = ".writing-"
 VERSION = 1  # raised whenever preparing the same files would give other pixels or another layout
 
 
@@ -192,7 +194,13 @@ def write_prepared(
             json.dump(manifest, file, indent=1)
             _flush(file)
         os.replace(temporary, folder / MANIFEST)
-    for old in folder.glob("images-*.pack"):
+    _tidy(folder, pack_path)
+
+
+def _tidy(folder: Path, pack_path: Path) -> None:
+    """Delete older packs, and what killed processes left half-written: nobody has added to it for an hour."""
+    dead = [path for path in folder.glob(f"{_TEMPORARY}*") if time.time() - path.stat().st_mtime > 3600]
+    for old in [*folder.glob("images-*.pack"), *dead]:
         if old != pack_path:
             with suppress(OSError):  # Windows keeps a file that another run has open
                 old.unlink()
@@ -201,7 +209,7 @@ def write_prepared(
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
     """A path to write to and rename from; gone afterwards, whatever happened."""
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=folder)
+    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     os.close(handle)
     try:
         yield Path(name)

@@ -118,14 +118,14 @@ def _notes(images: list[ImageInfo], listing: Listing, im_size: int) -> list[str]
     notes = []
     if twins := _duplicates(images):
         extra = sum(len(names) - 1 for names in twins)
-        groups = _names([" = ".join(names) for names in twins])
-        notes.append(f"{extra} exact duplicate(s), which weigh double in training: {groups}")
+        pairs = _names([f"{first} = {second}" for first, second, *_ in twins])
+        notes.append(f"{extra} exact duplicate(s), which training sees more often than the rest: {pairs}")
     if small := [i.name for i in images if min(i.width, i.height) * SMALL_FACTOR < im_size]:
         notes.append(f"{len(small)} small image(s) would be enlarged more than {SMALL_FACTOR:g} times: {_names(small)}")
     if wide := [i for i in images if _stretch(i) > STRETCH_FACTOR]:
         most = max(wide, key=_stretch)
         notes.append(
-            f"{len(wide)} image(s) are not square: squash would stretch them by up to {_stretch(most):.3g} times "
+            f"{len(wide)} image(s) are not square: squash would stretch them by up to {_stretch(most):,.1f} times "
             f"({display_name(most.name)}); crop and pad keep proportions"
         )
     if clear := sum(i.transparent for i in images):
@@ -146,7 +146,7 @@ def _duplicates(images: list[ImageInfo]) -> list[list[str]]:
     twins: dict[str, list[str]] = defaultdict(list)
     for image in images:
         if counts[image.sha256] > 1:
-            twins[image.sha256].append(display_name(image.name))
+            twins[image.sha256].append(image.name)
     return list(twins.values())
 
 

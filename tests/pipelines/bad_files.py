@@ -86,6 +86,7 @@ def _unusable() -> dict[str, tuple[bytes, str]]:
         "no-size.png": (_bomb(0, 0), "damaged"),
         "negative.tif": (encode(negative, "TIFF"), "grey values"),
         "nan.tif": (encode(endless, "TIFF"), "grey values"),
+        "corrupt-stream.jpg": (jpeg[:-400] + b"\xff\x01\xff\x02" + jpeg[-396:], "damaged"),
         "corrupt-tables.jpg": (_corrupt_tables(jpeg), "damaged"),
     }
 
@@ -99,6 +100,7 @@ def _odd() -> dict[str, tuple[bytes, str]]:
     grey16 = Image.fromarray(np.arange(48 * 32, dtype=np.uint16).reshape(32, 48) * 40)
     unit = Image.fromarray(np.linspace(0, 1, 48 * 32, dtype=np.float32).reshape(32, 48))
     cmyk = photo().convert("CMYK")
+    jpeg = encode(photo(), "JPEG", quality=95)
     exif = Image.Exif()
     exif[0x0112] = 6
     files = {
@@ -125,6 +127,7 @@ def _odd() -> dict[str, tuple[bytes, str]]:
         "rotated.jpg": encode(photo(), "JPEG", exif=exif.tobytes()),
         "bad-exif.jpg": encode(photo(), "JPEG", exif=b"Exif\x00\x00" + b"\xff" * 40),
         "bad-profile.jpg": encode(photo(), "JPEG", icc_profile=b"not a profile" * 20),
+        "silently-damaged.jpg": jpeg[:-500] + bytes(200) + jpeg[-300:],  # libjpeg sees nothing wrong
         "really-a-jpeg.png": encode(photo(), "JPEG"),
         "SHOUTING.JPG": encode(photo(), "JPEG"),
     }

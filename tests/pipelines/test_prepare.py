@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def test_notes(folder):
     assert "0.png = twin.png" in duplicates
     assert small.startswith("8 small")
     assert wide.startswith("1 image(s) are not square")
-    assert "3 times (photo.jpg)" in wide
+    assert "3.0 times (photo.jpg)" in wide
     assert clear.startswith("1 image(s) have transparent")
     assert other.endswith("1 .txt")
 
@@ -307,6 +308,16 @@ def test_an_interrupted_preparation_leaves_no_set_and_keeps_the_old_one(folder, 
     assert open_prepared(first.folder).hash == first.hash
     assert len(list(first.folder.iterdir())) == 2
     assert ready(folder, tmp_path / "cache").count == 6
+
+
+def test_what_a_killed_process_left_is_tidied_up(folder, tmp_path):
+    place = ready(folder, tmp_path / "cache").folder
+    for name, age in ((".writing-dead", 7200), (".writing-alive", 0)):
+        (place / name).write_bytes(b"half a pack")
+        os.utime(place / name, (time.time() - age,) * 2)
+    os.utime(folder / "0.png", (1, 1))
+    ready(folder, tmp_path / "cache")
+    assert [path.name for path in place.glob(".writing-*")] == [".writing-alive"]
 
 
 def test_a_prepared_set_can_be_moved_and_used_as_a_source(folder, tmp_path):

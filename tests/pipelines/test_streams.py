@@ -112,6 +112,17 @@ def test_auto_falls_back_and_explicit_does_not(prepared, monkeypatch):
         open_stream(prepared, batch=1, seed=0, loader="dali")
 
 
+@needs_dali
+def test_auto_falls_back_where_dali_is_installed_and_cannot_run(prepared, monkeypatch):
+    def fail(pipeline: object) -> None:
+        raise RuntimeError("no driver\nand a long trace")
+
+    monkeypatch.setattr("nvidia.dali.Pipeline.run", fail)
+    with open_stream(prepared, batch=1, seed=0) as stream:
+        assert stream.name == "pillow"
+        assert stream.reason == "DALI does not work here (RuntimeError: no driver)"
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_closing_twice_is_fine(prepared, loader):
     stream = open_stream(prepared, batch=1, seed=0, loader=loader)
