@@ -7,7 +7,7 @@ of the ``lpips`` package, which brings the linear layers; the trunk's weights ar
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,7 @@ def load_trunk(trunk: Trunk, weights_dir: Path | None) -> dict[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if path is not None:
-            raise UserError(
-                f"weights of LPIPS: {path} cannot be read ({error}); delete it and fetch it again"
-            ) from error
+            raise UserError(f"weights of LPIPS: {path} cannot be read ({error}); fetch it again") from error
         raise UserError(_missing_message(trunk, weights_dir, error)) from error
 
 
@@ -76,7 +74,7 @@ def _missing_message(trunk: Trunk, weights_dir: Path | None, error: Exception) -
     )
 
 
-def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> nn.Module:
+def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> Any:
     """The ``lpips`` package's network on the CPU, frozen; ``weights=None`` leaves the trunk random (for benchmarks)."""
     import lpips
 

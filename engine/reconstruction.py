@@ -1,7 +1,7 @@
 """The decoders' loss: how far their images are from the reals, summed over the batch as in the released code."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class ReconstructionLoss(nn.Module):
         if kind not in get_args(Kind):
             raise ValueError(f"reconstruction must be one of {', '.join(get_args(Kind))}; got {kind!r}")
         self.kind = kind
-        self.lpips: nn.Module | None = None
+        self.lpips: Any = None
         if kind.startswith("lpips-"):
             trunk: Trunk = "vgg" if kind == "lpips-vgg" else "squeeze"
             self.lpips = build_lpips(trunk, None if random_weights else load_trunk(trunk, weights_dir))

@@ -1,4 +1,4 @@
-"""One iteration of the released recipe, in plain PyTorch: the oracle of every fast path, and what they are timed against."""
+"""One iteration of the released recipe in plain PyTorch: what every fast path is tested and timed against."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """What a training run consists of: two networks, the average of one, two optimizers and the random numbers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +41,63 @@ def _averaged(network: nn.Module) -> list[Tensor]:
 
 def _copied(network: nn.Module) -> list[Tensor]:
     return [b for name, b in network.named_buffers() if not name.endswith(("running_mean", "running_var"))]
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training; ``state_dict`` and back is exact.
+
+    Attributes:
+        generator: source of every random number of the iterations, on the device.
+        scalers: loss scalers of D and G (fp16), disabled otherwise.
+        step: finished iterations, which is also the position in the data.
+    """
+
+    networks: Networks
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
+    scalers: dict[str, torch.amp.GradScaler]
+    generator: torch.Generator
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "generator": self.networks.generator.state_dict(),
+            "discriminator": self.networks.discriminator.state_dict(),
+            "ema": self.networks.ema.state_dict(),
+            "opt_g": self.opt_g.state_dict(),
+            "opt_d": self.opt_d.state_dict(),
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+            "random": self._random_states(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.networks.generator.load_state_dict(state["generator"])
+        self.networks.discriminator.load_state_dict(state["discriminator"])
+        self.networks.ema.load_state_dict(state["ema"])
+        self.opt_g.load_state_dict(state["opt_g"])
+        self.opt_d.load_state_dict(state["opt_d"])
+        for name, scaler in self.scalers.items():
+            if scaler.is_enabled() and state["scalers"][name]:
+                scaler.load_state_dict(state["scalers"][name])
+        self._set_random_states(state["random"])
+        self.step = state["step"]
+
+    def _random_states(self) -> dict[str, Any]:
+        states = {
+            "device": self.generator.device.type,
+            "draws": self.generator.get_state(),
+            "cpu": torch.get_rng_state(),
+        }
+        if self.generator.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.generator.device)
+        return states
+
+    def _set_random_states(self, states: dict[str, Any]) -> None:
+        torch.set_rng_state(states["cpu"])
+        if states["device"] != self.generator.device.type:
+            return  # another kind of device has another generator: its sequence starts from the seed
+        self.generator.set_state(states["draws"])
+        if "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.generator.device)

@@ -1,13 +1,14 @@
 """The command line: ``fastgan-engine COMMAND``.
 
-One module a command group. A command only turns flags into a configuration and calls the library; everything heavy
-(torch, DALI) is imported inside the command's function, so that ``--help`` stays fast.
+One module a command or group of commands. A command only turns flags into a configuration and calls the library;
+everything heavy (torch, DALI) is imported inside the command's function, so that ``--help`` stays fast.
 """
 
 import sys
 
 import typer
 
+from fastgan_engine.cli import data, doctor, profiles, train
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -18,6 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(train.train)
+app.add_typer(data.app, name="data")
+app.add_typer(profiles.app, name="profiles")
+app.command()(doctor.doctor)
 
 
 def main() -> None:

@@ -1,0 +1,80 @@
+"""From a configuration to the objects that train: networks, optimizers, scalers, step."""
+
+import importlib.util
+
+import torch
+
+from fastgan_engine.clock import Clock
+from fastgan_engine.config import Config
+from fastgan_engine.errors import UserError
+from fastgan_engine.networks import Discriminator, Generator
+from fastgan_engine.reconstruction import ReconstructionLoss
+from fastgan_engine.state import Networks, TrainingState
+from fastgan_engine.step import EngineStep, StepSettings
+
+
+def build_networks(config: Config, device: torch.device) -> Networks:
+    """Networks with the released initialisation, reproducible from ``train.seed``, on the device."""
+    model = config.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        generator, discriminator = _generator(config), Discriminator(
+            model.im_size, ndf=model.ndf, nc=model.nc, skip=model.skip, decode=model.decode
+        )  # fmt: skip
+    ema = _generator(config)
+    ema.load_state_dict(generator.state_dict())
+    memory_format = torch.channels_last if config.precision.channels_last else torch.contiguous_format
+    for network in (generator, discriminator, ema):
+        network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    return Networks(generator, discriminator, ema.requires_grad_(False))
+
+
+def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> TrainingState:
+    """The state of a run at step 0."""
+    networks = build_networks(config, device)
+    return TrainingState(
+        networks=networks,
+        opt_g=build_optimizer(config, networks.generator, device),
+        opt_d=build_optimizer(config, networks.discriminator, device),
+        scalers={name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in ("d", "g")},
+        generator=torch.Generator(device).manual_seed(config.train.seed),
+    )
+
+
+def build_step(
+    config: Config, state: TrainingState, loss: ReconstructionLoss, dtype: torch.dtype, clock: Clock | None = None
+) -> EngineStep:
+    """The engine's iteration on a state; ``loss`` is handed over (its trunk is converted to the compute dtype)."""
+    settings = StepSettings(
+        policy=config.loss.augment,
+        ema_decay=config.train.ema_decay,
+        dtype=dtype,
+        accumulation=config.train.accumulation,
+        impl=config.engine.kernels,
+    )
+    return EngineStep(state, loss.to(state.networks.device), settings, clock)
+
+
+def build_optimizer(config: Config, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """Adam with the released settings, or apex's fused one."""
+    train = config.train
+    betas = (train.beta1, train.beta2)
+    if config.engine.optimizer == "apex":
+        return _apex_adam()(network.parameters(), lr=train.lr, betas=betas, adam_w_mode=False)
+    return torch.optim.Adam(network.parameters(), lr=train.lr, betas=betas, fused=True)
+
+
+def _apex_adam() -> type[torch.optim.Optimizer]:
+    if importlib.util.find_spec("amp_C") is None:
+        raise UserError(
+            'engine.optimizer = "apex" needs NVIDIA apex with its CUDA extensions, which is not installed '
+            '(the package called "apex" in the registry is another project); take "adam", or build apex from source'
+        )
+    from apex.optimizers import FusedAdam
+
+    return FusedAdam
+
+
+def _generator(config: Config) -> Generator:
+    model = config.model
+    return Generator(model.im_size, nz=model.nz, ngf=model.ngf, nc=model.nc, skip=model.skip, tanh=model.tanh)

@@ -1,0 +1,51 @@
+"""One file with everything a run needs to go on as if it had never stopped."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastgan_engine.atomic import atomic_write
+from fastgan_engine.errors import UserError
+from fastgan_engine.run_folder import RunFolder
+from fastgan_engine.snapshot import save_snapshot
+from fastgan_engine.state import TrainingState
+
+FORMAT = 1
+
+
+def save_checkpoint(folder: RunFolder, state: TrainingState, *, keep: int, config: str, data_hash: str) -> Path:
+    """Writes checkpoint and EMA snapshot of ``state.step``, then removes all but the last ``keep`` of each.
+
+    config: the resolved configuration as TOML. data_hash: hash of the prepared images, to notice when they change.
+    Each file is whole or absent: written aside, synced, renamed.
+    """
+    path = folder.checkpoint(state.step)
+    content = {"format": FORMAT, "config": config, "data_hash": data_hash, "state": state.state_dict()}
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+    save_snapshot(folder.snapshot(state.step), state.networks.ema, step=state.step)
+    for old in (*folder.all_checkpoints()[:-keep], *folder.all_snapshots()[:-keep]):
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content that ``save_checkpoint`` wrote, on the CPU.
+
+    Raises:
+        UserError: the file is damaged or of another kind.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"checkpoint {path} cannot be read ({error}); resume from an older one with --resume FILE"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a training checkpoint of format {FORMAT}; "
+            f"a released .pth is brought in with `fastgan-engine import`"
+        )
+    return content

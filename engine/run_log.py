@@ -1,0 +1,60 @@
+"""The lasting record of a run: one JSON object a tick, and TensorBoard event files beside it."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+
+from fastgan_engine.report import TickReport
+from fastgan_engine.run_folder import RunFolder
+
+
+class RunLog:
+    """Appends to ``log.jsonl`` and, if asked, TensorBoard.
+
+    A run resumed from an earlier step drops the records past it, so that each step is told once.
+    """
+
+    def __init__(self, folder: RunFolder, *, tensorboard: bool, start_step: int) -> None:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _drop_after(folder.log, start_step)
+        self._file = folder.log.open("a", encoding="utf-8")
+        self._writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start_step + 1)
+
+    def tick(self, report: TickReport) -> None:
+        record = report.record()
+        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name not in ("step", "steps"):
+                    self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, report.step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a record; a line cut short by a crash counts as past everything."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")

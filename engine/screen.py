@@ -1,0 +1,135 @@
+"""What the user sees while training: a live panel in a terminal, plain lines elsewhere, or nothing."""
+
+import sys
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fastgan_engine.report import Memory, TickReport
+
+LOSS_NAMES = {"d_real": "D real", "d_fake": "D fake", "reconstruction": "reconstruction", "g": "G"}
+
+
+class Screen(ABC):
+    """Shows a run's ticks and events. A context manager: the live panel takes the terminal only while inside."""
+
+    @abstractmethod
+    def tick(self, report: TickReport) -> None: ...
+
+    @abstractmethod
+    def event(self, text: str) -> None:
+        """One line worth keeping, such as a file that was written."""
+
+    def __enter__(self) -> "Screen":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+
+class QuietScreen(Screen):
+    def tick(self, report: TickReport) -> None: ...
+
+    def event(self, text: str) -> None: ...
+
+
+class PlainScreen(Screen):
+    """One line a tick, for logs and pipes."""
+
+    def tick(self, report: TickReport) -> None:
+        losses = "  ".join(f"{LOSS_NAMES.get(name, name)} {value:.3f}" for name, value in report.losses.items())
+        print(
+            f"step {report.step}/{report.steps}  {report.images_per_second:.1f} images/s  {report.ms_step:.0f} ms/step "
+            f"(data {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f})  {memory_text(report.memory)}  "
+            f"{losses}{_scaler_text(report)}  {duration(report.seconds_left)} left",
+            flush=True,
+        )
+
+    def event(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class LiveScreen(Screen):
+    """A panel that is redrawn at every tick; events scroll above it."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console()
+        self._live = Live(Text("starting ..."), console=self.console, refresh_per_second=4)
+
+    def tick(self, report: TickReport) -> None:
+        self._live.update(panel(self.title, report))
+
+    def event(self, text: str) -> None:
+        self._live.console.print(text, highlight=False)
+
+    def __enter__(self) -> "LiveScreen":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+
+def panel(title: str, report: TickReport) -> RenderableType:
+    """The live panel of one tick."""
+    done = Table.grid(padding=(0, 1))
+    done.add_row(
+        f"step [bold]{report.step:,}[/] of {report.steps:,}",
+        ProgressBar(total=report.steps, completed=report.step, width=30),
+        f"{report.step / report.steps:.0%}",
+        f"[bold]{duration(report.seconds_left)}[/] left",
+    )
+    facts = Table.grid(padding=(0, 3))
+    facts.add_column(style="dim")
+    facts.add_column()
+    facts.add_row("speed", f"[bold]{report.images_per_second:.1f}[/] images/s")
+    facts.add_row(
+        "step",
+        f"[bold]{report.ms_step:.0f} ms[/]: data wait {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f}",
+    )
+    facts.add_row("memory", memory_text(report.memory))
+    facts.add_row("loss", "   ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
+    if report.scale is not None:
+        facts.add_row("fp16", f"loss scale {report.scale:g}, {report.skipped} steps skipped")
+    return Panel(
+        Group(done, Text(), facts), title=title, subtitle="Ctrl-C saves and stops", expand=False, padding=(1, 2)
+    )
+
+
+def memory_text(memory: Memory) -> str:
+    """Such as "3.1 GiB used, 3.9 reserved, of 8.0"."""
+    text = f"{memory.used:.1f} GiB used"
+    if memory.reserved is not None:
+        text += f", {memory.reserved:.1f} reserved"
+    return text if memory.budget is None else text + f", of {memory.budget:.1f}"
+
+
+def _scaler_text(report: TickReport) -> str:
+    return "" if report.scale is None else f"  scale {report.scale:g} ({report.skipped} skipped)"
+
+
+def duration(seconds: float) -> str:
+    """Such as "2 h 05 min", "4 min 10 s" or "12 s"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def open_screen(kind: Literal["auto", "live", "plain", "quiet"], title: str) -> Screen:
+    """The screen for ``log.screen``; auto takes the panel in a terminal."""
+    if kind == "live" or (kind == "auto" and sys.stdout.isatty()):
+        return LiveScreen(title)
+    return QuietScreen() if kind == "quiet" else PlainScreen()
