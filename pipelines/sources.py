@@ -148,8 +148,5 @@ def _list_zip(archive: zipfile.ZipFile) -> Listing:
     for name, info in {info.filename: info for info in archive.infolist()}.items():
         if info.is_dir() or any(_is_junk(part) for part in PurePosixPath(name).parts):
             continue
-        if info.flag_bits & 0x1:
-            listing.problems.append(Problem(name, "encrypted in the .zip"))
-            continue
         listing.add(Entry(name, info.file_size, f"{info.CRC:08x}", lambda info=info: archive.read(info)))  # type: ignore[misc]
     return listing

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -145,6 +146,17 @@ def test_a_huge_file_is_not_even_read(folder, monkeypatch):
     report = check(folder)
     assert report.images == []
     assert all("larger than" in problem.reason for problem in report.problems)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_linked_folders_are_followed_once(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "linked.png").write_bytes(encode(photo(seed=9), "PNG"))
+    (folder / "link").symlink_to(tmp_path / "other", target_is_directory=True)
+    (tmp_path / "other" / "back").symlink_to(folder, target_is_directory=True)
+    report = check(folder)
+    assert [image.name for image in report.images][-1] == "link/linked.png"
+    assert len(report.images) == 6
 
 
 # The report
