@@ -155,27 +155,13 @@ def write_prepared(
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    digest = hashlib.sha256(f"{settings.im_size} {settings.channels}".encode())
     with _temporary(folder) as temporary:
-        with open(temporary, "wb") as pack:
-            for image in images:
-                rows.append(
-                    {
-                        "name": image.name,
-                        "offset": pack.tell(),
-                        "bytes": len(image.png),
-                        "crc32": zlib.crc32(image.png),
-                        "sha256": image.pixel_hash,
-                    }
-                )
-                digest.update(image.pixel_hash.encode())
-                pack.write(image.png)
-            size = pack.tell()
-            _flush(pack)
+        rows, size = _write_pack(temporary, images)
         if not rows:
             raise DataError(f"{source}: no usable image")
-        pack_path = folder / f"images-{digest.hexdigest()[:16]}.pack"
+        pixels = "".join(str(row["sha256"]) for row in rows)
+        identity = hashlib.sha256(f"{settings.im_size} {settings.channels} {pixels}".encode()).hexdigest()
+        pack_path = folder / f"images-{identity[:16]}.pack"
         os.replace(temporary, pack_path)
     manifest = {
         "format": FORMAT,
@@ -183,7 +169,7 @@ def write_prepared(
         "source": source,
         "listing": listing,
         "settings": asdict(settings),
-        "hash": digest.hexdigest(),
+        "hash": identity,
         "pack": pack_path.name,
         "bytes": size,
         "problems": [problem._asdict() for problem in sorted(problems)],
@@ -195,6 +181,26 @@ def write_prepared(
             _flush(file)
         os.replace(temporary, folder / MANIFEST)
     _tidy(folder, pack_path)
+
+
+def _write_pack(path: Path, images: Iterable[PackedImage]) -> tuple[list[dict[str, object]], int]:
+    """Write the images one after another; return the manifest's row of each, and the size of the file."""
+    rows: list[dict[str, object]] = []
+    with open(path, "wb") as pack:
+        for image in images:
+            rows.append(
+                {
+                    "name": image.name,
+                    "offset": pack.tell(),
+                    "bytes": len(image.png),
+                    "crc32": zlib.crc32(image.png),
+                    "sha256": image.pixel_hash,
+                }
+            )
+            pack.write(image.png)
+        size = pack.tell()
+        _flush(pack)
+    return rows, size
 
 
 def _tidy(folder: Path, pack_path: Path) -> None:
