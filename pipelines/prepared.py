@@ -15,8 +15,8 @@ import io
 import json
 import mmap
 import os
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -215,12 +215,11 @@ def _tidy(folder: Path, pack_path: Path) -> None:
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
     """A path to write to and rename from; gone afterwards, whatever happened."""
-    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-    os.close(handle)
+    path = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
-        yield Path(name)
+        yield path
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _flush(file: IO[Any]) -> None:
