@@ -87,16 +87,17 @@ class Discriminator(nn.Module):
         # feat_k is the map k/2 times smaller than 256 at im_size 256 and up; below 256 the first maps are left out.
         self.first = max(2, 512 // im_size)
 
+        # Modules are registered in the released order, as in Generator.
         self.down_from_big = _from_big(im_size, nc, channels)
         for step in STEPS:
             if step > self.first:
                 self.add_module(f"down_{step}", DownBlockComp(channels[2048 // step], channels[1024 // step]))
-        for high, low in SKIPS.items():
-            if skip and low >= self.first:
-                self.add_module(f"se_{low}_{high}", SLEBlock(channels[1024 // low], channels[1024 // high]))
         self.rf_big = nn.Sequential(
             sn_conv(channels[16], channels[8], 1), nn.BatchNorm2d(channels[8]), leaky_relu(), sn_conv(channels[8], 1, 4)
         )
+        for high, low in SKIPS.items():
+            if skip and low >= self.first:
+                self.add_module(f"se_{low}_{high}", SLEBlock(channels[1024 // low], channels[1024 // high]))
         self.down_from_small = _from_small(self.small_size, nc, channels)
         self.rf_small = sn_conv(channels[32], 1, 4)
         if decode:

@@ -63,17 +63,24 @@ class Generator(nn.Module):
         self.sizes = [size for size in MULTIPLIERS if 4 < size <= im_size]
         channels = {size: int(factor * ngf) for size, factor in MULTIPLIERS.items()}
 
+        # Modules are registered in the released order: released files identify averages and optimizer states by the
+        # position of their parameter.
         self.init = InitLayer(nz, channels[4])
-        for size in self.sizes:
-            block = UpBlockComp if size in COMP_SIZES else UpBlock
-            self.add_module(f"feat_{size}", block(channels[size // 2], channels[size]))
-        for size, low in SKIPS.items():
-            if skip and size <= im_size:
-                self.add_module(f"se_{size}", SLEBlock(channels[low], channels[size]))
+        self._add_blocks([size for size in self.sizes if size <= 256], channels)
         small = small_size(im_size)
         self.add_module(f"to_{small}", sn_conv(channels[small], nc, 1))
         self.to_big = sn_conv(channels[im_size], nc, 3, 1, 1)
+        for size in (size for size in self.sizes if size > 256):
+            self._add_blocks([size], channels)
         init_weights(self)
+
+    def _add_blocks(self, sizes: list[int], channels: dict[int, int]) -> None:
+        for size in sizes:
+            block = UpBlockComp if size in COMP_SIZES else UpBlock
+            self.add_module(f"feat_{size}", block(channels[size // 2], channels[size]))
+        for size in sizes:
+            if self.skip and size in SKIPS:
+                self.add_module(f"se_{size}", SLEBlock(channels[SKIPS[size]], channels[size]))
 
     @property
     def bounded(self) -> bool:
