@@ -79,6 +79,11 @@ class Statistics:
     count: int
 
 
+def blocks_pay(x: Tensor, impl: str, training: bool) -> bool:
+    """Whether "auto" takes this path: in training on the CPU, where nothing else fuses the chain."""
+    return impl == "auto" and training and x.device.type == "cpu" and x.dtype != torch.float64
+
+
 def rows_of(x: Tensor, groups: int, gate: Tensor | None) -> Rows:
     segments = x.shape[0] if gate is not None else groups
     return Rows(segments, groups, x.shape[0] * x.shape[2] * x.shape[3] // segments)

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter, check_shape
+from fastgan_engine.kernels.blocked_norm import Activation, blocked_norm, blocks_pay
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
 from fastgan_engine.kernels.launch import jit, launch, tl
 from fastgan_engine.kernels.norm_stats import (
@@ -366,6 +367,11 @@ def norm_glu(
     _check(x, noise, noise_weight, gate)
     if use_triton("norm_glu", impl, x):
         return _NormGLU.apply(norm, (running_mean, running_var), noise, x, weight, bias, noise_weight, gate, sigma)
+    if blocks_pay(x, impl, training):
+        return blocked_norm(
+            x, weight, bias, running_mean, running_var, activation=Activation(), noise=noise,
+            noise_weight=noise_weight, gate=gate, momentum=momentum, eps=eps, groups=groups, sigma=sigma,
+        )  # fmt: skip
     return norm_glu_reference(
         x, weight, bias, running_mean, running_var, noise=noise, noise_weight=noise_weight, gate=gate,
         training=training, momentum=momentum, eps=eps, groups=groups, sigma=sigma,

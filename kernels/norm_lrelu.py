@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import check, check_device, check_map
+from fastgan_engine.kernels.blocked_norm import Activation, blocked_norm, blocks_pay
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
 from fastgan_engine.kernels.launch import jit, launch, tl
 from fastgan_engine.kernels.norm_stats import (
@@ -259,6 +260,11 @@ def norm_lrelu(
         check(residual.dtype == x.dtype, "residual", residual.dtype, x.dtype)
     if use_triton("norm_lrelu", impl, x):
         return _NormLReLU.apply(norm, slope, (running_mean, running_var), x, weight, bias, residual, sigma)
+    if blocks_pay(x, impl, training):
+        return blocked_norm(
+            x, weight, bias, running_mean, running_var, activation=Activation(slope), residual=residual,
+            momentum=momentum, eps=eps, groups=groups, sigma=sigma,
+        )  # fmt: skip
     return norm_lrelu_reference(
         x, weight, bias, running_mean, running_var, residual=residual, slope=slope,
         training=training, momentum=momentum, eps=eps, groups=groups, sigma=sigma,
