@@ -295,7 +295,7 @@ def gradient_means(
 
 
 def segment_sum(partial: Tensor, segments: int, dtype: torch.dtype) -> Tensor:
-    """[segments * partials, channels] float32 -> [segments, channels]: sums over the partials of each segment."""
+    """[segments * partials, channels], float32 -> [segments, channels]: sums over the partials of each segment."""
     partials, channels = partial.shape[0] // segments, partial.shape[1]
     out = partial.new_empty((segments, channels), dtype=dtype)
     grid = (*_columns(channels), segments)

@@ -1,0 +1,124 @@
+"""sle against plain PyTorch in fp64: the gate, the gated map, and every gradient."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgan_engine.kernels.launch import record_launches
+from fastgan_engine.kernels.sle import _Pool4, _self_test, sle, sle_reference
+from tests.kernels.numerics import DEVICES, DTYPES, check_against_eager, random_map
+
+fused = partial(sle, impl="triton")
+
+
+def arguments_for(low, channels_high, high=None, dtype=torch.float32, device="cpu"):
+    """``low``: shape [B, C_low, h, w]; ``high``: (H, W) of the gated map."""
+    batch, channels_low = low[:2]
+    arguments = {
+        "low": random_map(low, dtype, device, scale=3.0),
+        "w4": random_map((channels_high, channels_low, 4, 4), dtype, device, seed=1, scale=0.3),
+        "w1": random_map((channels_high, channels_high, 1, 1), dtype, device, seed=2, scale=0.5),
+    }
+    if high is not None:
+        arguments["high"] = random_map((batch, channels_high, *high), dtype, device, seed=3)
+    return arguments
+
+
+def check(arguments):
+    check_against_eager(fused, sle_reference, arguments, differentiable=tuple(arguments))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(dtype, device):
+    check(arguments_for((2, 6, 8, 8), 10, (5, 3), dtype, device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gate_alone(device):
+    check(arguments_for((2, 6, 4, 4), 10, None, torch.float16, device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(1, 1, 4, 4), (1, 3, 1, 1), (1, 2, 16, 4), (1, 70, 4, 8)], ids=str)
+def test_shapes(shape, device):
+    check(arguments_for(shape, 3, (2, 7), device=device))
+
+
+@given(st.integers(1, 13), st.integers(1, 13), st.sampled_from([1, 17]))
+@settings(max_examples=6, deadline=None)
+def test_pool_of_any_map_is_adaptive_average_pooling(height, width, channels):
+    low = random_map((1, channels, height, width), torch.float32)
+    check_against_eager(
+        lambda low: _Pool4.apply(low).view(1, 4, 4, channels).permute(0, 3, 1, 2),
+        lambda low: torch.nn.functional.adaptive_avg_pool2d(low, 4),
+        {"low": low},
+        differentiable=("low",),
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bins_and_maps_of_several_chunks(monkeypatch, device):
+    monkeypatch.setattr("fastgan_engine.kernels.norm_stats.TILE", 16)
+    check(arguments_for((1, 2, 20, 16), 3, (9, 7), device=device))
+    check(arguments_for((1, 2, 17, 15), 3, device=device))
+
+
+def test_weights_in_float32_are_cast_to_the_map():
+    arguments = arguments_for((2, 6, 4, 4), 5, dtype=torch.float16)
+    weights = {name: arguments[name].float().requires_grad_() for name in ("w4", "w1")}
+    gate = fused(arguments["low"], **weights)
+    assert gate.dtype == torch.float16
+    gate.sum().backward()
+    assert weights["w4"].grad.dtype == weights["w1"].grad.dtype == torch.float32
+
+
+def test_saves_the_output_and_not_the_map():
+    arguments = arguments_for((2, 6, 4, 4), 5, (16, 16))
+    arguments["high"].requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y = fused(**arguments)
+    assert {t.data_ptr() for t in saved if t.numel() >= 16 * 16} == {y.data_ptr()}
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_pass_over_each_map():
+    arguments = arguments_for((2, 6, 8, 8), 5, (16, 16))
+    for t in arguments.values():
+        t.requires_grad_()
+    with record_launches() as launches:
+        fused(**arguments).sum().backward()
+    assert [launch.name for launch in launches] == [
+        "pool4_kernel",
+        "gate_kernel",
+        "gate_gradient_kernel",
+        "segment_sum_kernel",
+        "pool4_gradient_kernel",
+    ]
+
+
+BAD = {
+    r"low: got shape \(2, 6, 4, 4\) with strides": {"low": torch.zeros(2, 6, 4, 4)},
+    "w4: got shape": {"w4": torch.zeros(5, 6, 3, 3)},
+    "w1: got shape": {"w1": torch.zeros(5, 4, 1, 1)},
+    "w1: got torch.int64": {"w1": torch.zeros(5, 5, 1, 1, dtype=torch.int64)},
+    "w4: got device meta": {"w4": torch.zeros(5, 6, 4, 4, device="meta")},
+    "high: got shape": {"high": random_map((2, 4, 8, 8), torch.float32)},
+    "high: got torch.float16": {"high": random_map((2, 5, 8, 8), torch.float16)},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arguments_are_named(message):
+    with pytest.raises(ValueError, match=message):
+        fused(**{**arguments_for((2, 6, 4, 4), 5), **BAD[message]})
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_self_test_passes(dtype, device):
+    _self_test(torch.device(device), dtype)
