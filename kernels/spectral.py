@@ -212,12 +212,13 @@ class _NormaliseFunction(torch.autograd.Function):
 def _self_test(device: torch.device, dtype: torch.dtype) -> None:
     generator = torch.Generator(device).manual_seed(0)
     results = []
-    shapes = (((130, 20, 3, 3), 0), ((5, 3, 3, 3), 0), ((33, 7, 4, 4), 1))
-    wide = [
-        SpectralLayer(*(torch.randn(n, generator=generator, device=device, dtype=torch.float64) for n in sizes), dim)
-        for shape, dim in shapes
-        for sizes in [(shape, shape[dim], shape[1 - dim] * shape[2] * shape[3])]
-    ]
+
+    def layer_of(shape: tuple[int, ...], dim: int) -> SpectralLayer:
+        sizes = (shape, (shape[dim],), (shape[1 - dim] * shape[2] * shape[3],))
+        weight, u, v = (torch.randn(n, generator=generator, device=device, dtype=torch.float64) for n in sizes)
+        return SpectralLayer(weight, u, v, dim)
+
+    wide = [layer_of((130, 20, 3, 3), 0), layer_of((5, 3, 3, 3), 0), layer_of((33, 7, 4, 4), 1)]
     grads = [torch.randn(layer.weight.shape, generator=generator, device=device).to(dtype) for layer in wide]
     for wanted, impl in ((torch.float32, True), (torch.float64, False)):
         layers = [

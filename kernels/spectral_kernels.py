@@ -13,15 +13,14 @@ No atomics: partial sums are added in a fixed order.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from fastgan_engine.kernels.arguments import check
 from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
+from fastgan_engine.kernels.tables import addresses, begins_aligned, split_by_alignment, starts
 
 # Tile of W in a matrix-vector product, loaded STEP rows at a time.
 TILE, STEP = 128, 32
@@ -228,11 +227,6 @@ def _spectral_grad_kernel(
     tl.store(out_ptr + start + index, (grad - along * of_row * of_col) / sigma, mask=mask)
 
 
-def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where parts of these sizes begin, one after the other, and where the last ends."""
-    return [0, *accumulate(sizes)]
-
-
 @dataclass(frozen=True)
 class _Pointers:
     """Addresses of all tensors, on the host to notice a change, and on the device."""
@@ -272,7 +266,7 @@ class Plan:
         self.v_inner = self._table([
             layer.weight.shape[1] if layer.inputs_last else v for layer, v in zip(layers, v_sizes, strict=True)
         ])  # fmt: skip
-        begins = _starts([n for pair in zip(u_sizes, v_sizes, strict=True) for n in pair])
+        begins = starts([n for pair in zip(u_sizes, v_sizes, strict=True) for n in pair])
         self.vectors_size = begins[-1]
         u_starts, v_starts = begins[:-1:2], begins[1::2]
         self.u_start, self.v_start = self._table(u_starts), self._table(v_starts)
@@ -283,47 +277,38 @@ class Plan:
         # Partial sums: [blocks, size] of each layer; what v sums over is the side of u, and the reverse.
         u_blocks, v_blocks = [cdiv(v, TILE) for v in v_sizes], [cdiv(u, TILE) for u in u_sizes]
         self.u_count, self.v_count = self._table(u_blocks), self._table(v_blocks)
-        u_partials = _starts([b * n for b, n in zip(u_blocks, u_sizes, strict=True)])
-        v_partials = _starts([b * n for b, n in zip(v_blocks, v_sizes, strict=True)])
+        u_partials = starts([b * n for b, n in zip(u_blocks, u_sizes, strict=True)])
+        v_partials = starts([b * n for b, n in zip(v_blocks, v_sizes, strict=True)])
         self.u_partial_start, self.v_partial_start = self._table(u_partials[:-1]), self._table(v_partials[:-1])
         self.u_partials, self.v_partials = u_partials[-1], v_partials[-1]
 
-        # Memory is allocated at multiples of at least 16 bytes; 4 float32 make 16 bytes.
-        begins_aligned = [layer.weight.storage_offset() % 4 == 0 for layer in layers]
-        aligned_rows = [begins and col % 4 == 0 for begins, col in zip(begins_aligned, cols, strict=True)]
-        aligned = [begins and size % ALIGNMENT == 0 for begins, size in zip(begins_aligned, sizes, strict=True)]
-        self.tiles = self._split(
+        aligned = [begins_aligned(layer.weight) for layer in layers]
+        aligned_rows = [begins and col % 4 == 0 for begins, col in zip(aligned, cols, strict=True)]
+        aligned_sizes = [begins and size % ALIGNMENT == 0 for begins, size in zip(aligned, sizes, strict=True)]
+        self.tiles = split_by_alignment(
             aligned_rows,
             [[(index, r, c) for r in range(cdiv(row, TILE)) for c in range(cdiv(col, TILE))]
              for index, (row, col) in enumerate(zip(rows, cols, strict=True))],
+            self.device,
         )  # fmt: skip
-        self.chunks = self._split(
-            aligned, [[(index, chunk) for chunk in range(cdiv(size, CHUNK))] for index, size in enumerate(sizes)]
+        self.chunks = split_by_alignment(
+            aligned_sizes,
+            [[(index, chunk) for chunk in range(cdiv(size, CHUNK))] for index, size in enumerate(sizes)],
+            self.device,
         )
-        self.chunk_start = self._table(_starts([cdiv(size, CHUNK) for size in sizes]))
+        self.chunk_start = self._table(starts([cdiv(size, CHUNK) for size in sizes]))
         self.v_chunks = self._table([(i, chunk) for i, v in enumerate(v_sizes) for chunk in range(cdiv(v, VECTOR))])
-        self.v_chunk_start = self._table(_starts([cdiv(v, VECTOR) for v in v_sizes]))
-        flat = _starts([cdiv(size, ALIGNMENT) * ALIGNMENT for size in sizes])
+        self.v_chunk_start = self._table(starts([cdiv(v, VECTOR) for v in v_sizes]))
+        flat = starts([cdiv(size, ALIGNMENT) * ALIGNMENT for size in sizes])
         self.flat_starts, self.flat_size = flat[:-1], flat[-1]
         self.flat_start = self._table(self.flat_starts, torch.int64)
         self.chunk_count = sum(cdiv(size, CHUNK) for size in sizes)
 
-    def _split(
-        self, aligned: Sequence[bool], entries: Sequence[Sequence[tuple[int, ...]]]
-    ) -> list[tuple[bool, Tensor]]:
-        """The entries of aligned layers and those of the others, as the tables of one launch each."""
-        groups = (
-            (flag, [e for a, of in zip(aligned, entries, strict=True) if a == flag for e in of])
-            for flag in (True, False)
-        )
-        return [(flag, self._table(group)) for flag, group in groups if group]
-
     def pointers(self) -> _Pointers:
         """Addresses of weights and vectors; looked up again each time, since loading may have moved them."""
-        tensors = [[layer[part] for layer in self.layers] for part in range(3)]
-        addresses = [[0 if isinstance(t, FakeTensor) else t.data_ptr() for t in part] for part in tensors]
-        if self._pointers is None or self._pointers.addresses != addresses:
-            self._pointers = _Pointers(addresses, *(self._table(part, torch.int64) for part in addresses))
+        now = [addresses([layer[part] for layer in self.layers]) for part in range(3)]
+        if self._pointers is None or self._pointers.addresses != now:
+            self._pointers = _Pointers(now, *(self._table(part, torch.int64) for part in now))
         return self._pointers
 
     def _empty(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:

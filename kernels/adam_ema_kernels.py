@@ -1,0 +1,209 @@
+"""The Triton side of ``adam_ema``: one launch over chunks of all tensors (two where some are not of whole 16 bytes).
+
+Which chunk of which tensor a program works on, and where the tensors lie, stands in tables on the device.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
+from fastgan_engine.kernels.tables import addresses, begins_aligned, split_by_alignment
+
+# Elements that one program works on.
+CHUNK = 2048
+# Elements of float32 in a wide memory access.
+WIDE = 4
+
+
+@jit
+def _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
+    """Of this program's chunk: its tensor, offsets in it, and mask."""
+    tensor, chunk = tl.load(chunks_ptr + tl.program_id(0) * 2), tl.load(chunks_ptr + tl.program_id(0) * 2 + 1)
+    size = tl.load(sizes_ptr + tensor)
+    if ALIGNED:
+        size = tl.multiple_of(size, 4)
+    index = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    return tensor, index, index < size
+
+
+@jit
+def _adam_pointer(addresses_ptr, tensor, dtype: tl.constexpr, ALIGNED: tl.constexpr):
+    pointer = tl.load(addresses_ptr + tensor).to(tl.pointer_type(dtype))
+    if ALIGNED:
+        pointer = tl.multiple_of(pointer, 16)
+    return pointer
+
+
+@jit
+def _adam_ema_kernel(
+    chunks_ptr, sizes_ptr, params_ptr, grads_ptr, exp_avgs_ptr, exp_avg_sqs_ptr, emas_ptr, copies_ptr,
+    corrections_ptr, scale_ptr, found_inf_ptr, lr, rate1, beta2, rate2, eps, ema_rate,
+    BF16: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """rate1, rate2, ema_rate: one minus beta1, beta2, decay. Corrections: 1 - beta1^t and 1 - beta2^t by tensor."""
+    tensor, index, mask = _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED, CHUNK)
+    param_ptr = _adam_pointer(params_ptr, tensor, tl.float32, ALIGNED)
+    param = tl.load(param_ptr + index, mask=mask, other=0.0)
+    live = tl.load(grads_ptr + tensor) != 0
+    if found_inf_ptr is not None:
+        live &= tl.load(found_inf_ptr) == 0.0
+    if live:
+        grad_ptr = _adam_pointer(grads_ptr, tensor, tl.float32, ALIGNED)
+        exp_avg_ptr = _adam_pointer(exp_avgs_ptr, tensor, tl.float32, ALIGNED)
+        exp_avg_sq_ptr = _adam_pointer(exp_avg_sqs_ptr, tensor, tl.float32, ALIGNED)
+        grad = tl.load(grad_ptr + index, mask=mask, other=0.0)
+        if scale_ptr is not None:
+            grad /= tl.load(scale_ptr)
+        exp_avg = tl.load(exp_avg_ptr + index, mask=mask, other=0.0)
+        exp_avg_sq = tl.load(exp_avg_sq_ptr + index, mask=mask, other=0.0)
+        exp_avg += rate1 * (grad - exp_avg)
+        exp_avg_sq = beta2 * exp_avg_sq + rate2 * grad * grad
+        correction1, correction2 = tl.load(corrections_ptr + tensor * 2), tl.load(corrections_ptr + tensor * 2 + 1)
+        param -= lr / correction1 * exp_avg / (tl.sqrt(exp_avg_sq) / tl.sqrt(correction2) + eps)
+        tl.store(exp_avg_ptr + index, exp_avg, mask=mask)
+        tl.store(exp_avg_sq_ptr + index, exp_avg_sq, mask=mask)
+        tl.store(param_ptr + index, param, mask=mask)
+        if copies_ptr is not None:
+            COPY: tl.constexpr = tl.bfloat16 if BF16 else tl.float16
+            tl.store(_adam_pointer(copies_ptr, tensor, COPY, ALIGNED) + index, param.to(COPY), mask=mask)
+    if emas_ptr is not None:
+        ema_ptr = _adam_pointer(emas_ptr, tensor, tl.float32, ALIGNED)
+        ema = tl.load(ema_ptr + index, mask=mask, other=0.0)
+        tl.store(ema_ptr + index, ema + ema_rate * (param - ema), mask=mask)
+
+
+@jit
+def _adam_nonfinite_kernel(
+    chunks_ptr, sizes_ptr, grads_ptr, partial_ptr, first, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
+):
+    """1 where a chunk of a gradient holds an inf or a NaN, else 0."""
+    tensor, index, mask = _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED, CHUNK)
+    found = 0.0
+    if tl.load(grads_ptr + tensor) != 0:
+        grad = tl.load(_adam_pointer(grads_ptr, tensor, tl.float32, ALIGNED) + index, mask=mask, other=0.0)
+        # x - x is 0 for finite x only.
+        found = tl.max(tl.where(grad - grad == 0.0, 0.0, 1.0), axis=0)
+    tl.store(partial_ptr + first + tl.program_id(0), found)
+
+
+class GradAddresses:
+    """Where the gradients lie, as a device table, without a host wait.
+
+    Eager autograd allocates gradients anew, so the table is uploaded whenever they have moved. Inside a CUDA graph
+    capture the upload becomes part of the graph, which reads its pinned memory again at every replay: each such piece,
+    made beforehand since a capture may not allocate it, is used once and kept.
+    """
+
+    SPARES = 8
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._now: list[int] = []
+        self._spares: list[Tensor] = []
+        self._kept: list[Tensor] = []
+
+    def table(self, grads: Sequence[Tensor | None]) -> Tensor:
+        now = addresses(grads)
+        host = torch.tensor(now, dtype=torch.int64)
+        if self.device.type != "cuda" or isinstance(host, FakeTensor):
+            return host.to(self.device)
+        if torch.cuda.is_current_stream_capturing():
+            return self._upload_captured(host)
+        while len(self._spares) < self.SPARES:
+            self._spares.append(torch.empty_like(host, pin_memory=True))
+        if now != self._now:
+            self._now, self._table = now, host.pin_memory().to(self.device, non_blocking=True)
+        return self._table
+
+    def _upload_captured(self, host: Tensor) -> Tensor:
+        if not self._spares:
+            raise RuntimeError("adam_ema: no step has run outside of CUDA graph captures; run one in the warm-up")
+        self._kept.append(self._spares.pop().copy_(host))
+        return self._kept[-1].to(self.device, non_blocking=True)
+
+
+class State(NamedTuple):
+    """All tensors of an optimizer, one of each kind a weight; averages and copies only where they are kept."""
+
+    weights: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+    emas: list[Tensor] | None
+    copies: list[Tensor] | None
+    steps: Tensor
+
+
+class Rates(NamedTuple):
+    """The numbers of one step; ``decay`` is that of the averages."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+
+
+class Plan:
+    """Tables of the tensors of one optimizer on their device, and the launches over them."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.device = state.weights[0].device
+        self.grads_at = GradAddresses(self.device)
+        self._now = addresses(state.weights)
+        kinds = (state.weights, state.exp_avgs, state.exp_avg_sqs, state.emas, state.copies)
+        self.at = [None if kind is None else self._table(addresses(kind), torch.int64) for kind in kinds]
+        sizes = [weight.numel() for weight in state.weights]
+        aligned = [
+            size % WIDE == 0 and all(begins_aligned(kind[index]) for kind in kinds if kind is not None)
+            for index, size in enumerate(sizes)
+        ]
+        self.sizes = self._table(sizes, torch.int64)
+        self.chunks = split_by_alignment(
+            aligned,
+            [[(index, chunk) for chunk in range(cdiv(size, CHUNK))] for index, size in enumerate(sizes)],
+            self.device,
+        )
+        self.bf16 = state.copies is not None and state.copies[0].dtype == torch.bfloat16
+
+    def _table(self, values: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self.device)
+
+    def is_current(self) -> bool:
+        """Whether the weights still lie where they did."""
+        return addresses(self.state.weights) == self._now
+
+    def step(
+        self, grads: Sequence[Tensor | None], rates: Rates, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
+        grads_at = self.grads_at.table(grads)
+        live = grads_at != 0
+        if found_inf is not None:
+            live = live & (found_inf == 0)
+        self.state.steps.add_(live)
+        # In float64: in float32 the difference of 1 and beta^t would lose its digits.
+        steps = self.state.steps.double()
+        corrections = torch.stack([1 - rates.beta1**steps, 1 - rates.beta2**steps], dim=1).float()
+        for aligned, chunks in self.chunks:
+            launch(
+                _adam_ema_kernel, (len(chunks),), chunks, self.sizes, self.at[0], grads_at, *self.at[1:], corrections,
+                grad_scale, found_inf,
+                rates.lr, 1 - rates.beta1, rates.beta2, 1 - rates.beta2, rates.eps, 1 - rates.decay,
+                BF16=self.bf16, ALIGNED=aligned, CHUNK=CHUNK,
+            )  # fmt: skip
+
+    def find_inf(self, grads: Sequence[Tensor | None]) -> Tensor:
+        grads_at = self.grads_at.table(grads)
+        count, first = sum(len(chunks) for _, chunks in self.chunks), 0
+        partial = torch.empty(count, dtype=torch.float32, device=self.device)
+        for aligned, chunks in self.chunks:
+            launch(
+                _adam_nonfinite_kernel, (len(chunks),), chunks, self.sizes, grads_at, partial, first,
+                ALIGNED=aligned, CHUNK=CHUNK,
+            )  # fmt: skip
+            first += len(chunks)
+        return partial.amax()
