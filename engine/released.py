@@ -125,10 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is not a whole file of PyTorch tensors ({reason}); expected a .pth of the released FastGAN code"
-        ) from None
+        raise UserError(f"cannot read {path}: {_reason(error)}; expected a .pth of the released FastGAN code") from None
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
         return {"g": content}
     if not isinstance(content, dict) or not isinstance(content.get("g"), dict):
@@ -138,6 +135,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"folder"
         )
     return content
+
+
+def _reason(error: Exception) -> str:
+    """PyTorch's messages go on for paragraphs, and advise to load the file unsafely."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is not a file of torch.save, or it holds Python objects"
+    return str(error).split(". ")[0] or "it is cut short"
 
 
 def _describe(content: object) -> str:

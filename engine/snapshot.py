@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.errors import UserError
@@ -35,7 +35,7 @@ def save_snapshot(path: Path, generator: Generator, *, step: int) -> None:
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:

@@ -1,0 +1,43 @@
+"""What commands that read weights and write files share: never overwrite unasked, wait visibly, warn aside."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from fastgan_engine.errors import UserError
+
+
+def refuse_to_overwrite(path: Path, force: bool) -> None:
+    """Raises UserError where `path` is a file, or a folder that holds something, unless `force`."""
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not force:
+        raise UserError(f"--out: {path} exists; choose another path, or overwrite it with --force")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written to is the user's to know, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def waiting(for_what: str) -> Iterator[None]:
+    """A spinner on the terminal's error stream; nothing where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(for_what):
+        yield
+
+
+def warn(message: str) -> None:
+    typer.secho("warning: ", err=True, nl=False, fg="yellow", bold=True)
+    typer.echo(message, err=True)
