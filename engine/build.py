@@ -1,6 +1,7 @@
 """From a configuration to the objects that train: networks, optimizers, scalers, step."""
 
 import importlib.util
+from typing import Any
 
 import torch
 
@@ -18,10 +19,9 @@ def build_networks(config: Config, device: torch.device) -> Networks:
     model = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        generator, discriminator = _generator(config), Discriminator(
-            model.im_size, ndf=model.ndf, nc=model.nc, skip=model.skip, decode=model.decode
-        )  # fmt: skip
-    ema = _generator(config)
+        generator = _generator(config)
+        discriminator = Discriminator(model.im_size, ndf=model.ndf, nc=model.nc, skip=model.skip, decode=model.decode)
+        ema = _generator(config)
     ema.load_state_dict(generator.state_dict())
     memory_format = torch.channels_last if config.precision.channels_last else torch.contiguous_format
     for network in (generator, discriminator, ema):
@@ -56,7 +56,11 @@ def build_step(
 
 
 def build_optimizer(config: Config, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Adam with the released settings, or apex's fused one."""
+    """Adam with the released settings, or apex's fused one.
+
+    Raises:
+        UserError: apex is asked for and not installed.
+    """
     train = config.train
     betas = (train.beta1, train.beta2)
     if config.engine.optimizer == "apex":
@@ -64,7 +68,12 @@ def build_optimizer(config: Config, network: torch.nn.Module, device: torch.devi
     return torch.optim.Adam(network.parameters(), lr=train.lr, betas=betas, fused=True)
 
 
-def _apex_adam() -> type[torch.optim.Optimizer]:
+def _apex_adam() -> Any:
+    """apex's class, imported where it is wanted.
+
+    Raises:
+        UserError: apex is not installed, or without its extensions.
+    """
     if importlib.util.find_spec("amp_C") is None:
         raise UserError(
             'engine.optimizer = "apex" needs NVIDIA apex with its CUDA extensions, which is not installed '

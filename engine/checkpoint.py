@@ -1,6 +1,5 @@
 """One file with everything a run needs to go on as if it had never stopped."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,27 @@ FORMAT = 1
 def save_checkpoint(folder: RunFolder, state: TrainingState, *, keep: int, config: str, data_hash: str) -> Path:
     """Writes checkpoint and EMA snapshot of ``state.step``, then removes all but the last ``keep`` of each.
 
+    Files of later steps, left where a run was resumed from an earlier checkpoint, are no longer of this run's history:
+    they go too, so that the latest checkpoint always is the last one written.
+
     config: the resolved configuration as TOML. data_hash: hash of the prepared images, to notice when they change.
     Each file is whole or absent: written aside, synced, renamed.
     """
-    path = folder.checkpoint(state.step)
+    path, snapshot = folder.checkpoint(state.step), folder.snapshot(state.step)
     content = {"format": FORMAT, "config": config, "data_hash": data_hash, "state": state.state_dict()}
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
-    save_snapshot(folder.snapshot(state.step), state.networks.ema, step=state.step)
-    for old in (*folder.all_checkpoints()[:-keep], *folder.all_snapshots()[:-keep]):
-        old.unlink(missing_ok=True)
+    save_snapshot(snapshot, state.networks.ema, step=state.step)
+    _prune(folder.all_checkpoints(), path, keep)
+    _prune(folder.all_snapshots(), snapshot, keep)
     return path
+
+
+def _prune(files: list[Path], newest: Path, keep: int) -> None:
+    """Removes all of ``files``, ordered by step, but the last ``keep`` up to ``newest``."""
+    end = files.index(newest) + 1
+    for file in (*files[: max(end - keep, 0)], *files[end:]):
+        file.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -39,9 +48,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # garbled bytes make the reader raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"checkpoint {path} cannot be read ({error}); resume from an older one with --resume FILE"
+            f"checkpoint {path} cannot be read ({reason}); resume from an older one with --resume FILE"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(

@@ -58,7 +58,10 @@ def load_trunk(trunk: Trunk, weights_dir: Path | None) -> dict[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if path is not None:
-            raise UserError(f"weights of LPIPS: {path} cannot be read ({error}); fetch it again") from error
+            raise UserError(
+                f"weights of LPIPS: {path} cannot be read ({_first_line(error)}); "
+                f"remove it, or fetch it again from {source.url}"
+            ) from error
         raise UserError(_missing_message(trunk, weights_dir, error)) from error
 
 
@@ -67,39 +70,50 @@ def _missing_message(trunk: Trunk, weights_dir: Path | None, error: Exception) -
     looked = "\n".join(f"    {folder}" for folder in (weights_dir, cache_dir()) if folder is not None)
     return (
         f"loss.reconstruction = lpips-{trunk} needs the file {source.file}, which was found in none of\n{looked}\n"
-        f"and could not be downloaded ({error}). Either\n"
+        f"and could not be downloaded ({_first_line(error)}). Either\n"
         f"  - download {source.url} on a machine with a connection and put it into one of these folders\n"
         f"    (any folder works with --weights-dir), or\n"
         f"  - train with another reconstruction loss: --reconstruction l1"
     )
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> Any:
-    """The ``lpips`` package's network on the CPU, frozen; ``weights=None`` leaves the trunk random (for benchmarks)."""
+    """The ``lpips`` package's network on the CPU, frozen; ``weights=None`` leaves the trunk random (for benchmarks).
+
+    Raises:
+        UserError: the weights are not those of the trunk.
+    """
     import lpips
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in a way that is being phased out
         network = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
     if weights is not None:
-        _load_slices(network.net, weights)
+        try:
+            _load_slices(network.net, weights)
+        except (KeyError, TypeError, RuntimeError) as error:
+            file = TRUNKS[trunk]
+            raise UserError(
+                f"weights of LPIPS: {file.file} does not hold torchvision's network ({_first_line(error)}); "
+                f"remove it, or fetch it again from {file.url}"
+            ) from error
     return network.requires_grad_(False).eval()
 
 
 def _load_slices(net: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copies torchvision's ``features.N.*`` into the package's ``sliceK.N.*``."""
-    state = net.state_dict()
-    try:
-        net.load_state_dict({key: weights["features." + key.split(".", 1)[1]] for key in state})
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"weights of LPIPS: the file does not hold the expected network ({error})") from error
+    net.load_state_dict({key: weights["features." + key.split(".", 1)[1]] for key in net.state_dict()})
 
 
 def as_rgb(x: Tensor) -> Tensor:
     """Images of 1, 3 or 4 channels as the 3 that LPIPS looks at.
 
-    Grey is repeated; with an alpha channel (like the colours in [-1, 1]) the colours are weighted by opacity, so that
-    both reach the distance.
+    Grey is repeated; with an alpha channel (like the colours in [-1, 1]) the colours are laid over mid-grey by their
+    opacity, so that both reach the distance.
     """
     if x.shape[1] == 1:
         return x.expand(-1, 3, -1, -1)

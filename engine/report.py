@@ -10,7 +10,11 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Memory of the process on the training device, GiB. On the CPU only ``used`` (resident set, peak) is known."""
+    """Memory of the process on the training device, GiB.
+
+    used: the peak so far: of live tensors (CUDA), or of the resident set (CPU, where nothing else is known). reserved: what
+    PyTorch's allocator holds now. budget: the card's memory.
+    """
 
     used: float
     reserved: float | None = None
@@ -45,7 +49,7 @@ class TickReport:
 
 
 def read_memory(device: torch.device) -> Memory:
-    """Memory in use now (CUDA) or the peak so far (CPU)."""
+    """What ``Memory`` tells, now."""
     if device.type == "cuda":
         _, total = torch.cuda.mem_get_info(device)
         return Memory(

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from fastgan_engine.atomic import atomic_write
 from fastgan_engine.report import TickReport
 from fastgan_engine.run_folder import RunFolder
 
@@ -48,13 +49,16 @@ class RunLog:
 def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kept = "".join(line + "\n" for line in text.splitlines() if _step_of(line) <= step)
+    if kept != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(kept, encoding="utf-8")
 
 
 def _step_of(line: str) -> float:
-    """The step of a record; a line cut short by a crash counts as past everything."""
+    """The step of a record; a line cut short or garbled by a crash counts as past everything."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")

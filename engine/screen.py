@@ -70,7 +70,8 @@ class LiveScreen(Screen):
         self._live.update(panel(self.title, report))
 
     def event(self, text: str) -> None:
-        self._live.console.print(text, highlight=False)
+        # As it stands: a path may hold what Rich would take for markup or an emoji, and must not be broken to be copied.
+        self._live.console.print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> "LiveScreen":
         self._live.start()
@@ -104,7 +105,7 @@ def panel(title: str, report: TickReport) -> RenderableType:
     if report.scale is not None:
         facts.add_row("fp16", f"loss scale {report.scale:g}, {report.skipped} steps skipped")
     return Panel(
-        Group(done, Text(), facts), title=title, subtitle="Ctrl-C saves and stops", expand=False, padding=(1, 2)
+        Group(done, Text(), facts), title=Text(title), subtitle="Ctrl-C saves and stops", expand=False, padding=(1, 2)
     )
 
 

@@ -19,7 +19,7 @@ class Networks:
 
     @property
     def device(self) -> torch.device:
-        return self.generator.to_big.weight_orig.device  # type: ignore[union-attr,return-value]
+        return next(self.generator.parameters()).device
 
 
 @torch.no_grad()
@@ -46,6 +46,8 @@ def _copied(network: nn.Module) -> list[Tensor]:
 @dataclass
 class TrainingState:
     """Everything that changes while training; ``state_dict`` and back is exact.
+
+    What the configuration decides (learning rate, betas) is not restored: a resumed run may change it.
 
     Attributes:
         generator: source of every random number of the iterations, on the device.
@@ -76,8 +78,8 @@ class TrainingState:
         self.networks.generator.load_state_dict(state["generator"])
         self.networks.discriminator.load_state_dict(state["discriminator"])
         self.networks.ema.load_state_dict(state["ema"])
-        self.opt_g.load_state_dict(state["opt_g"])
-        self.opt_d.load_state_dict(state["opt_d"])
+        _load_optimizer(self.opt_g, state["opt_g"])
+        _load_optimizer(self.opt_d, state["opt_d"])
         for name, scaler in self.scalers.items():
             if scaler.is_enabled() and state["scalers"][name]:
                 scaler.load_state_dict(state["scalers"][name])
@@ -101,3 +103,10 @@ class TrainingState:
         self.generator.set_state(states["draws"])
         if "cuda" in states:
             torch.cuda.set_rng_state(states["cuda"], self.generator.device)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The moments of ``state``, under the optimizer's own learning rate, betas and implementation."""
+    own = optimizer.state_dict()["param_groups"]
+    groups = [{**now, "params": saved["params"]} for now, saved in zip(own, state["param_groups"], strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
