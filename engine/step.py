@@ -64,8 +64,8 @@ class EngineStep:
     ) -> None:
         self.state, self.settings, self.clock = state, settings, clock
         self.reconstruction = FastReconstruction(reconstruction, dtype=settings.dtype, impl=settings.impl)
-        self.weights_g = SpectralWeights(state.networks.generator, dtype=settings.dtype)
-        self.weights_d = SpectralWeights(state.networks.discriminator, dtype=settings.dtype)
+        self.weights_g = SpectralWeights(state.networks.generator, dtype=settings.dtype, impl=settings.impl)
+        self.weights_d = SpectralWeights(state.networks.discriminator, dtype=settings.dtype, impl=settings.impl)
 
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
         networks, settings = self.state.networks, self.settings

@@ -3,52 +3,36 @@
 import torch
 from torch import Tensor, nn
 
+from fastgan_engine.kernels.dispatch import Impl
+from fastgan_engine.kernels.spectral import SpectralBatch, SpectralLayer
+
 
 class SpectralWeights:
-    """All spectrally normalised layers of a network.
+    """All spectrally normalised layers of a network, prepared once its device and memory format are final.
 
-    ``ready(...)`` gives the weights of a pass by module name. Those with gradients are leaves: after backward passes
-    through them, ``collect()`` carries their gradients back to ``weight_orig``, through the division, once.
+    ``ready(...)`` gives the weights of a pass by module name. Those with gradients are leaves: several backward passes
+    may go through them, and ``collect()`` then carries the sum of their gradients back to ``weight_orig``, through the
+    division, once.
     """
 
-    def __init__(self, network: nn.Module, *, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.layers = {name: module for name, module in network.named_modules() if hasattr(module, "weight_orig")}
+    def __init__(self, network: nn.Module, *, dtype: torch.dtype, impl: Impl = "auto") -> None:
+        layers = {name: module for name, module in network.named_modules() if hasattr(module, "weight_orig")}
+        self.dtype, self.names = dtype, list(layers)
+        self.batch = SpectralBatch([SpectralLayer.of(layer) for layer in layers.values()], impl=impl)
         self._pending: list[tuple[Tensor, Tensor]] = []
 
-    def ready(self, *, grad: bool, advance: bool = True) -> dict[str, Tensor]:
-        """Weights of the next pass. ``advance``: one power iteration first, as every training forward makes."""
-        if advance:
-            self._advance()
+    def ready(self, *, grad: bool) -> dict[str, Tensor]:
+        """Weights of the next pass, after one power iteration, as every training forward makes."""
         with torch.set_grad_enabled(grad):
-            normalised = {name: self._normalised(layer) for name, layer in self.layers.items()}
+            normalised = self.batch.normalised(self.batch.step(), self.dtype)
         if not grad:
-            return normalised
-        leaves = {name: weight.detach().requires_grad_() for name, weight in normalised.items()}
-        self._pending = [(normalised[name], leaf) for name, leaf in leaves.items()]
-        return leaves
+            return dict(zip(self.names, normalised, strict=True))
+        leaves = [weight.detach().requires_grad_() for weight in normalised]
+        self._pending = list(zip(normalised, leaves, strict=True))
+        return dict(zip(self.names, leaves, strict=True))
 
     def collect(self) -> None:
-        """Adds the gradients of the last ``ready(grad=True)`` to ``weight_orig.grad``."""
-        made, gradients = zip(*((n, leaf.grad) for n, leaf in self._pending if leaf.grad is not None), strict=True)
-        torch.autograd.backward(made, gradients)
+        """Adds the gradients of the last ``ready(grad=True)`` to ``weight_orig.grad``; those of unused weights are 0."""
+        used = [(made, leaf.grad) for made, leaf in self._pending if leaf.grad is not None]
+        torch.autograd.backward([made for made, _ in used], [grad for _, grad in used])
         self._pending = []
-
-    @torch.no_grad()
-    def _advance(self) -> None:
-        for layer in self.layers.values():
-            matrix = _matrix(layer)
-            layer.weight_v.copy_(nn.functional.normalize(matrix.T @ layer.weight_u, dim=0, eps=1e-12))
-            layer.weight_u.copy_(nn.functional.normalize(matrix @ layer.weight_v, dim=0, eps=1e-12))
-
-    def _normalised(self, layer: nn.Module) -> Tensor:
-        sigma = layer.weight_u @ (_matrix(layer) @ layer.weight_v)  # type: ignore[operator]
-        return (layer.weight_orig / sigma).to(self.dtype, memory_format=torch.channels_last)  # type: ignore[operator]
-
-
-def _matrix(layer: nn.Module) -> Tensor:
-    """The weight as the matrix whose largest singular value is the spectral norm: output channels first."""
-    weight: Tensor = layer.weight_orig  # type: ignore[assignment]
-    if isinstance(layer, nn.ConvTranspose2d):
-        weight = weight.transpose(0, 1)
-    return weight.flatten(1)
