@@ -11,8 +11,10 @@ middle one stands for all others: exact as long as only the first and last progr
 import inspect
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -27,33 +29,80 @@ _SPACING = 1 << 48
 SCRATCH_PREFIX = "partial"
 
 
-def bytes_moved(launch: Launch) -> int:
-    """Bytes that all programs of ``launch`` load and store, masks applied."""
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one launch.
+
+    Attributes:
+        moved: loaded and stored by all its programs, masks applied.
+        minimum: each byte that it loads of a tensor once, and each that it stores once; what it stores to scratch
+            (``partial_*``) does not count: a single pass would not need it.
+    """
+
+    moved: int
+    minimum: int
+
+
+class StandIn:
+    """Stands for a tensor that is not there: a dtype and an address, as Triton asks for them."""
+
+    def __init__(self, tensor: Tensor, address: int = 0) -> None:
+        self.dtype = tensor.dtype
+        self._address = address + tensor.storage_offset() * tensor.element_size()
+
+    def data_ptr(self) -> int:
+        return self._address
+
+    def ptr_range(self) -> int:
+        return 0
+
+
+def traffic(launch: Launch) -> Traffic:
+    """Bytes that ``launch`` moves, and the least it could; of real CPU tensors the contents are read (tables)."""
     from triton.runtime import interpreter
 
     kernel = _interpreted(launch.kernel)
-    arguments = inspect.getcallargs(kernel.fn, *launch.args, **_parameters_of(kernel, launch.meta))
-    counter = [0]
-    moved = 0
+    options = {name: value for name, value in launch.meta.items() if name in kernel.arg_names}
+    arguments = inspect.getcallargs(kernel.fn, *launch.args, **options)
+    standing = _stand_ins(arguments)
+    total: Counter[tuple[str, str]] = Counter()
+    counter: Counter[tuple[str, int]] = Counter()
     grid = (*launch.grid, 1, 1)[:3]
     with _interpreting(interpreter, kernel), _counting(interpreter, counter):
-        converted = _convert(interpreter, kernel, arguments)
+        converted = _convert(interpreter, kernel, {**arguments, **standing})
         interpreter.interpreter_builder.set_grid_dim(*grid)
         for program in itertools.product(*map(_sample, grid)):
-            counter[0] = 0
+            counter.clear()
             interpreter.interpreter_builder.set_grid_idx(*(index for index, _ in program))
             kernel.rewrite()(**converted)
-            moved += counter[0] * math.prod(times for _, times in program)
-    return moved
+            times = math.prod(times for _, times in program)
+            for (kind, address), size in counter.items():
+                total[kind, _owner(address, standing)] += size * times
+    return Traffic(sum(total.values()), _minimum(total, launch.tensors))
 
 
-def bytes_minimum(launch: Launch) -> int:
-    """Bytes of the tensors it works on, each once; scratch between passes (``partial_*``) does not count."""
+def _minimum(total: Counter[tuple[str, str]], tensors: dict[str, Tensor]) -> int:
+    """A tensor moves at least its size, or as much of it as was touched."""
     return sum(
-        tensor.numel() * tensor.element_size()
-        for name, tensor in launch.tensors.items()
-        if not name.startswith(SCRATCH_PREFIX)
+        min(size, tensors[name].numel() * tensors[name].element_size()) if name in tensors else size
+        for (kind, name), size in total.items()
+        if kind == "load" or not name.startswith(SCRATCH_PREFIX)
     )
+
+
+def _stand_ins(arguments: dict[str, Any]) -> dict[str, StandIn]:
+    """Each tensor without readable data, at an address of its own."""
+    absent = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, FakeTensor) or (isinstance(value, Tensor) and value.device.type != "cpu")
+    }
+    return {name: StandIn(value, _BASE + index * _SPACING) for index, (name, value) in enumerate(absent.items())}
+
+
+def _owner(address: int, standing: dict[str, StandIn]) -> str:
+    """The parameter that an address belongs to; "" for a real tensor's."""
+    return list(standing)[(address - _BASE) // _SPACING] if address >= _BASE else ""
 
 
 def _sample(size: int) -> list[tuple[int, int]]:
@@ -91,63 +140,39 @@ def _interpreting(interpreter: Any, kernel: Any) -> Iterator[None]:
         JITFunction.__call__ = refuse
 
 
-def _parameters_of(kernel: Any, meta: dict[str, Any]) -> dict[str, Any]:
-    """Without compile options such as ``num_warps``."""
-    return {name: value for name, value in meta.items() if name in kernel.arg_names}
-
-
 def _convert(interpreter: Any, kernel: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as the interpreter's kernels take them; a fake tensor gets an address of its own."""
+    """Arguments as the interpreter's kernels take them."""
     constexprs = interpreter.GridExecutor(kernel.fn, kernel.arg_names, (1,)).constexprs
-    addresses = itertools.count(_BASE, _SPACING)
     return {
-        name: value if name in constexprs else interpreter._implicit_cvt(_addressed(value, addresses))
-        for name, value in arguments.items()
+        name: value if name in constexprs else interpreter._implicit_cvt(value) for name, value in arguments.items()
     }
 
 
-def _addressed(value: Any, addresses: Iterator[int]) -> Any:
-    if isinstance(value, FakeTensor):
-        return _Address(value.dtype, next(addresses))
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        return _Address(value.dtype, next(addresses))
-    return value
-
-
-class _Address:
-    """Stands for a tensor: a dtype and an address."""
-
-    def __init__(self, dtype: Any, address: int) -> None:
-        self.dtype = dtype
-        self._address = address
-
-    def data_ptr(self) -> int:
-        return self._address
-
-    def ptr_range(self) -> int:
-        return 0
-
-
 @contextmanager
-def _counting(interpreter: Any, counter: list[int]) -> Iterator[None]:
-    """Loads and stores of the interpreter add to ``counter``; only real (CPU) addresses are followed."""
+def _counting(interpreter: Any, counter: Counter[tuple[str, int]]) -> Iterator[None]:
+    """Loads and stores of the interpreter add to ``counter``, by kind and address; only real addresses are followed."""
     builder = interpreter.interpreter_builder
     load, store = builder.create_masked_load, builder.create_masked_store
 
-    def count(pointers: Any, mask: Any) -> bool:
-        counter[0] += int(mask.data.sum()) * (pointers.get_element_ty().primitive_bitwidth // 8)
-        return bool((pointers.data < _BASE).all())
+    def count(kind: str, pointers: Any, mask: Any) -> bool:
+        """Whether the addresses are real."""
+        addresses = pointers.data[mask.data]
+        if addresses.size == 0:
+            return False
+        address = int(addresses.flat[0])
+        counter[kind, address] += addresses.size * (pointers.get_element_ty().primitive_bitwidth // 8)
+        return address < _BASE
 
     def counted_load(pointers: Any, mask: Any, other: Any, *modifiers: Any, **named: Any) -> Any:
-        if count(pointers, mask):
+        if count("load", pointers, mask):
             return load(pointers, mask, other, *modifiers, **named)
+        dtype = pointers.get_element_ty()
         return interpreter.TensorHandle(
-            interpreter.np.zeros(pointers.data.shape, interpreter._get_np_dtype(pointers.get_element_ty())),
-            pointers.get_element_ty(),
+            interpreter.np.zeros(pointers.data.shape, interpreter._get_np_dtype(dtype)), dtype
         )
 
     def counted_store(pointers: Any, value: Any, mask: Any, *modifiers: Any) -> None:
-        count(pointers, mask)
+        count("store", pointers, mask)
 
     builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
     try:

@@ -6,7 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, record_launches, tl
-from fastgan_engine.kernels.traffic import bytes_minimum, bytes_moved
+from fastgan_engine.kernels.traffic import Traffic, traffic
 
 
 @jit
@@ -58,8 +58,7 @@ def test_traffic_counts_every_unmasked_element_of_a_large_grid():
         with FakeTensorMode(), record_launches() as launches:
             double(torch.empty(numel, dtype=dtype))
         (launched,) = launches
-        assert bytes_moved(launched) == size * (2 * numel + cdiv(numel, 16))
-        assert bytes_minimum(launched) == size * 2 * numel
+        assert traffic(launched) == Traffic(moved=size * (2 * numel + cdiv(numel, 16)), minimum=size * 2 * numel)
 
 
 def test_traffic_of_a_real_launch_leaves_its_output_alone():
@@ -67,7 +66,7 @@ def test_traffic_of_a_real_launch_leaves_its_output_alone():
     with record_launches() as launches:
         y, _ = double(x)
     y.zero_()
-    assert bytes_moved(launches[0]) == 4 * (20 + 20 + 2)
+    assert traffic(launches[0]).moved == 4 * (20 + 20 + 2)
     assert y.eq(0).all()
 
 
@@ -75,6 +74,22 @@ def test_traffic_needs_no_interpreter_mode():
     code = "import tests.kernels.test_launch as t; t.test_traffic_counts_every_unmasked_element_of_a_large_grid()"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@jit
+def _three_loads_kernel(x_ptr, table_ptr, y_ptr, BLOCK: tl.constexpr):
+    first = tl.load(table_ptr)
+    offsets = first + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets) + tl.load(x_ptr + offsets)
+    tl.store(y_ptr + offsets, x, mask=offsets < first + 2)
+
+
+def test_traffic_counts_a_second_load_but_not_as_needed():
+    with record_launches() as launches:
+        table = torch.tensor([3])  # read, so that kernels may follow tables
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            launch(_three_loads_kernel, (1,), torch.empty(8), table, torch.empty(100), BLOCK=8)
+    assert traffic(launches[0]) == Traffic(moved=8 + 2 * 32 + 8, minimum=8 + 32 + 8)
 
 
 def test_rounding_helpers():
