@@ -1,6 +1,6 @@
 """``fastgan-engine train``: from a folder of images to a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,12 +73,12 @@ def train(
     state and says how to go on.
     """
     flags = {
-        "data.path": None if data is None else str(data.expanduser().absolute()),
+        "data.path": _absolute(data),
         "data.fit": fit, "data.background": background, "data.flip": flip, "data.strict": strict,
         "model.im_size": im_size,
         "train.steps": steps, "train.batch": batch, "train.micro_batch": micro_batch, "train.lr": lr,
         "train.seed": seed,
-        "loss.reconstruction": reconstruction, "loss.weights_dir": None if weights_dir is None else str(weights_dir),
+        "loss.reconstruction": reconstruction, "loss.weights_dir": _absolute(weights_dir),
         "engine.device": device, "precision.dtype": dtype,
         "log.sample_every": sample_every, "log.checkpoint_every": checkpoint_every, "log.screen": screen,
     }  # fmt: skip
@@ -87,46 +87,71 @@ def train(
     if dry_run:
         for note in resolution.notes:
             typer.echo(f"# {note}")
-        typer.echo(resolution.config.to_toml(resolution.sources))
+        typer.echo(resolution.config.to_toml(resolution.sources), nl=False)
         return
     _run(start, resolution)
 
 
+def _absolute(path: Path | None) -> str | None:
+    """A run may be resumed from another working directory."""
+    return None if path is None else str(path.expanduser().absolute())
+
+
 @dataclass(frozen=True)
 class _Start:
-    """Where a run writes, and the checkpoint it goes on from, if any."""
+    """Where a run writes; the checkpoint it goes on from and the configuration that was saved with it, if any."""
 
     folder: Path
-    checkpoint: Path | None
+    checkpoint: Path | None = None
+    config: Path | None = None
 
 
 def _find_start(out: Path | None, resume: str | None) -> _Start:
-    from fastgan_engine.run_folder import RunFolder
-
     if resume not in (None, AUTO):
-        checkpoint = Path(str(resume))
-        if checkpoint.is_dir():
-            return _Start(checkpoint, _latest(checkpoint))
-        if not checkpoint.is_file():
-            raise UserError(f"--resume: {checkpoint} does not exist; give a checkpoint file, a run's folder, or auto")
-        return _Start(out or checkpoint.absolute().parent.parent, checkpoint)
+        return _named_start(out, Path(str(resume)))
     folder = out or (_newest_run() if resume == AUTO else None) or _new_run()
-    checkpoint_found = RunFolder(folder).latest_checkpoint()
-    if resume is None and checkpoint_found is not None:
-        raise UserError(
-            f"--out: {folder} already holds a run (its last checkpoint: {checkpoint_found.name}); "
-            f"add --resume auto to go on with it, or choose another folder"
-        )
-    return _Start(folder, checkpoint_found)
+    if resume is None:
+        _refuse_run(folder, "add --resume auto to go on with it, or choose another folder")
+    return _start_in(folder)
 
 
-def _latest(folder: Path) -> Path:
+def _named_start(out: Path | None, named: Path) -> _Start:
+    """From a run's folder or one of its checkpoints; written there, or as a new run to ``out``."""
+    if named.is_dir():
+        start = _start_in(named)
+        if start.checkpoint is None:
+            raise UserError(f"--resume: the folder {named} holds no checkpoint; give another, or leave it out")
+    elif named.is_file():
+        start = _start_at(named)
+    else:
+        raise UserError(f"--resume: {named} does not exist; give a checkpoint file, a run's folder, or auto")
+    if out is None or out.absolute() == start.folder.absolute():
+        return start
+    _refuse_run(out, "choose another folder for the one that goes on from another checkpoint")
+    return replace(start, folder=out)
+
+
+def _start_in(folder: Path) -> _Start:
     from fastgan_engine.run_folder import RunFolder
 
-    checkpoint = RunFolder(folder).latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"--resume: the folder {folder} holds no checkpoint; give another run, or leave --resume out")
-    return checkpoint
+    run = RunFolder(folder)
+    checkpoint = run.latest_checkpoint()
+    return _Start(folder, checkpoint, run.config if checkpoint is not None and run.config.is_file() else None)
+
+
+def _start_at(checkpoint: Path) -> _Start:
+    from fastgan_engine.run_folder import RunFolder
+
+    run = RunFolder(checkpoint.absolute().parent.parent)
+    if checkpoint.absolute() not in run.all_checkpoints():
+        raise UserError(f"--resume: {checkpoint} lies in no run; put it back, as RUN/checkpoints/step-N.pt")
+    return _Start(run.path, checkpoint, run.config if run.config.is_file() else None)
+
+
+def _refuse_run(folder: Path, remedy: str) -> None:
+    checkpoint = _start_in(folder).checkpoint
+    if checkpoint is not None:
+        raise UserError(f"--out: {folder} already holds a run (its last checkpoint: {checkpoint.name}); {remedy}")
 
 
 def _runs() -> list[Path]:
@@ -148,14 +173,22 @@ def _resolve(
 ) -> "Resolution":
     """A resumed run takes its saved configuration in place of defaults, profile and file; flags still win."""
     from fastgan_engine.config import resolve_with_sources
-    from fastgan_engine.run_folder import RunFolder
 
-    saved = RunFolder(start.folder).config
-    if start.checkpoint is not None and saved.is_file():
-        if config is not None:
-            raise UserError(f"--config cannot change the run in {start.folder}; use flags or --set, or a new --out")
-        return resolve_with_sources(config_file=saved, flags=flags, sets=settings)
-    return resolve_with_sources(profile=profile, config_file=config, flags=flags, sets=settings)
+    if start.checkpoint is None:
+        return resolve_with_sources(profile=profile, config_file=config, flags=flags, sets=settings)
+    if start.config is None:
+        if config is None:
+            raise UserError(
+                f"--resume: the run of {start.checkpoint} has no config.toml; restore it, or give one with --config"
+            )
+        return resolve_with_sources(config_file=config, flags=flags, sets=settings)
+    if config is not None:
+        raise UserError(f"--config cannot change the run in {start.folder}; use flags or --set, or a new --out")
+    resolution = resolve_with_sources(config_file=start.config, flags=flags, sets=settings)
+    if profile in (None, AUTO):
+        return resolution
+    note = f"--profile {profile} has no effect: the run goes on with the settings saved in {start.config}"
+    return replace(resolution, notes=[note, *resolution.notes])
 
 
 def _run(start: _Start, resolution: "Resolution") -> None:
@@ -165,42 +198,42 @@ def _run(start: _Start, resolution: "Resolution") -> None:
             "no training images: give --data FOLDER (or a .zip); "
             "`fastgan-engine data demo demo/flowers` draws a small set to try"
         )
+    from fastgan_engine.pipelines import DataError
     from fastgan_engine.screen import open_screen
 
     screen = open_screen(config.log.screen, title=f"fastgan-engine · {start.folder}")
     for note in resolution.notes:
         screen.event(note)
-    finished = _train(start, config, screen)
-    latest = f"fastgan-engine sample {start.folder}"
+    try:
+        finished = _train(start, config, config.data.path, screen)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    quoted = f'"{start.folder}"' if " " in str(start.folder) else str(start.folder)
+    latest = f"fastgan-engine sample {quoted}"
     if finished:
         screen.event(f"done: {config.train.steps:,} steps. More images: {latest}")
         return
     screen.event(
-        f"interrupted; the state is saved. Go on:  fastgan-engine train --resume auto --out {start.folder}\n"
+        f"interrupted; the state is saved. Go on:  fastgan-engine train --resume auto --out {quoted}\n"
         f"look at the images so far:  {latest}"
     )
     raise typer.Exit(130)
 
 
-def _train(start: _Start, config: "Config", screen: "Screen") -> bool:
-    from fastgan_engine.pipelines import DataError, prepare
+def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> bool:
+    from fastgan_engine.pipelines import prepare
     from fastgan_engine.trainer import Trainer
 
-    data = config.data
-    assert data.path is not None
-    try:
-        images = prepare(
-            data.path,
-            data.cache_dir,
-            im_size=config.model.im_size,
-            channels=config.model.nc,
-            fit=data.fit,
-            background=data.background,
-            strict=data.strict,
-            warn=screen.event,
-        )
-    except DataError as error:
-        raise UserError(str(error)) from error
+    images = prepare(
+        source,
+        config.data.cache_dir,
+        im_size=config.model.im_size,
+        channels=config.model.nc,
+        fit=config.data.fit,
+        background=config.data.background,
+        strict=config.data.strict,
+        warn=screen.event,
+    )
     trainer = Trainer(config, images, start.folder, screen=screen)
     if start.checkpoint is not None:
         trainer.resume(start.checkpoint)
