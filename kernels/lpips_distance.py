@@ -29,7 +29,7 @@ from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, tl
 
 EPS = 1e-10
 # Elements of a tile of pixels and channels in a kernel.
-TILE = 4096
+TILE = 2048
 # The reference works through the maps in blocks: on the CPU of 1 MiB in float32, which stays in a core's cache.
 CPU_BLOCK, BLOCK = 1 << 18, 1 << 25
 

@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastgan_engine.kernels import spectral_kernels
 from fastgan_engine.kernels.arguments import check, check_device, check_shape
 from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
+from fastgan_engine.kernels.spectral_plan import Matrix, Plan
 
 EPS = 1e-12
 
@@ -101,14 +101,9 @@ class SpectralBatch:
         self.triton = use_triton("spectral", impl, self.layers[0].weight)
 
     @cached_property
-    def plan(self) -> spectral_kernels.Plan:
-        """Tables of the kernels."""
-        return spectral_kernels.Plan(
-            [
-                spectral_kernels.Matrix(layer.weight, layer.u, layer.v, layer.dim == 1, layer.inputs_last)
-                for layer in self.layers
-            ]
-        )
+    def plan(self) -> Plan:
+        """Tables and launches of the kernels."""
+        return Plan([Matrix(x.weight, x.u, x.v, x.dim == 1, x.inputs_last) for x in self.layers])
 
     @torch.no_grad()
     def step(self, training: bool = True) -> SpectralState:
