@@ -1,5 +1,6 @@
 """The networks: the released sizes, names and order, and the released arithmetic against an independent computation."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
@@ -46,8 +47,12 @@ def noise_maps(generator: Generator, batch: int) -> dict[int, tuple[Tensor, Tens
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded_and_on_one_thread() -> Iterator[None]:
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small lose more by waiting for a second one than they gain
+    yield
+    torch.set_num_threads(threads)
 
 
 class TestSizes:
@@ -175,7 +180,7 @@ class TestGenerator:
 
 
 class TestDiscriminator:
-    @pytest.mark.parametrize(("im_size", "part"), [(64, 3), (128, 2), (256, 0), (512, 1), (1024, 2)])
+    @pytest.mark.parametrize(("im_size", "part"), [(64, 3), (128, 2), (128, 1), (256, 0)])
     def test_training_forward_is_the_released_one(self, im_size: int, part: int) -> None:
         discriminator = lively(Discriminator(im_size, ndf=8))
         state = before(discriminator)
@@ -186,6 +191,13 @@ class TestDiscriminator:
         assert len(reconstructions) == 3
         for image, reference in zip((made.big, made.small, made.part), reconstructions, strict=True):
             torch.testing.assert_close(image, reference, **CLOSE)
+
+    @pytest.mark.parametrize("im_size", [512, 1024])
+    def test_large_images_differ_in_the_first_layers(self, im_size: int) -> None:
+        discriminator = lively(Discriminator(im_size, ndf=8, decode=False))
+        state, big, small = before(discriminator), draw(2, 3, im_size, im_size), draw(2, 3, 128, 128)
+        logits, _ = released_forward.discriminate(state, big, small, im_size=im_size, part=0)
+        torch.testing.assert_close(discriminator([big, small]), logits, **CLOSE)
 
     def test_fakes_get_the_same_logits_and_no_reconstructions(self) -> None:
         discriminator = lively(Discriminator(64, ndf=8)).eval()
