@@ -12,8 +12,8 @@ GIB = 2**30
 class Memory:
     """Memory of the process on the training device, GiB.
 
-    used: the peak so far: of live tensors (CUDA), or of the resident set (CPU, where nothing else is known). reserved: what
-    PyTorch's allocator holds now. budget: the card's memory.
+    used: the peak so far, of live tensors (CUDA) or of the resident set (CPU, where nothing else is known).
+    reserved: what PyTorch's allocator holds now. budget: the card's memory.
     """
 
     used: float

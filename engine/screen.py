@@ -70,7 +70,7 @@ class LiveScreen(Screen):
         self._live.update(panel(self.title, report))
 
     def event(self, text: str) -> None:
-        # As it stands: a path may hold what Rich would take for markup or an emoji, and must not be broken to be copied.
+        # As it stands: a path may hold what Rich would take for markup or an emoji, and is there to be copied whole.
         self._live.console.print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> "LiveScreen":
@@ -89,7 +89,7 @@ def panel(title: str, report: TickReport) -> RenderableType:
     done.add_row(
         f"step [bold]{report.step:,}[/] of {report.steps:,}",
         ProgressBar(total=report.steps, completed=report.step, width=30),
-        f"{report.step / report.steps:.0%}",
+        f"{100 * report.step // report.steps}%",
         f"[bold]{duration(report.seconds_left)}[/] left",
     )
     facts = Table.grid(padding=(0, 3))
@@ -101,7 +101,7 @@ def panel(title: str, report: TickReport) -> RenderableType:
         f"[bold]{report.ms_step:.0f} ms[/]: data wait {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f}",
     )
     facts.add_row("memory", memory_text(report.memory))
-    facts.add_row("loss", "   ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
+    facts.add_row("loss", "  ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
     if report.scale is not None:
         facts.add_row("fp16", f"loss scale {report.scale:g}, {report.skipped} steps skipped")
     return Panel(
