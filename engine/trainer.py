@@ -48,6 +48,7 @@ class Trainer:
         self.device = pick_device(config.engine.device)
         self.dtype = pick_dtype(config.precision.dtype, self.device)
         _set_backends(config)
+        torch.manual_seed(config.train.seed)
         self.clock = Clock(self.device)
         self.state = build_state(config, self.device, self.dtype)
         loss = ReconstructionLoss(
