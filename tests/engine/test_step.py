@@ -16,7 +16,7 @@ from fastgan_engine.state import TrainingState
 
 CPU = torch.device("cpu")
 BATCH, SIZE = 4, 64
-# Adam's first step is the sign of the gradient, and so turns roundings into full steps: comparisons leave weights alone.
+# Adam's first step is the sign of the gradient: it turns roundings into full steps. Comparisons leave weights alone.
 FROZEN: dict[str, dict[str, object]] = {"train": {"lr": 1e-30}}
 
 
@@ -33,7 +33,7 @@ def config_of(**sections: dict[str, object]) -> Config:
 
 
 def state_of(config: Config, dtype: torch.dtype = torch.float32) -> TrainingState:
-    """A fresh state whose singular vectors have converged: one power iteration more or less then makes no difference."""
+    """A fresh state whose singular vectors have converged: one power iteration more then makes no difference."""
     state = build_state(config, CPU, dtype)
     for network in (state.networks.generator, state.networks.discriminator):
         for module in network.modules():
@@ -172,7 +172,7 @@ def test_overflow_skips_the_update_and_lowers_the_scale() -> None:
 
 class TestMicroBatches:
     def test_loss_scaling_is_exact(self) -> None:
-        """Two micro-batches that are copies of one half have its statistics: hinge is its mean, reconstruction twice."""
+        """Two micro-batches that are copies of one have its statistics: the hinge is its own, the reconstruction twice."""
         half_config, config = config_of(train={"batch": BATCH // 2}), config_of(train={"micro_batch": BATCH // 2})
         reals, draws = batch_of(config, seed=5)
         first = _half(draws)
