@@ -65,10 +65,11 @@ def traffic(launch: Launch) -> Traffic:
     options = {name: value for name, value in launch.meta.items() if name in kernel.arg_names}
     arguments = inspect.getcallargs(kernel.fn, *launch.args, **options)
     standing = _stand_ins(arguments)
+    readable = [value for value in arguments.values() if isinstance(value, Tensor) and _is_readable(value)]
     total: Counter[tuple[str, str]] = Counter()
     counter: Counter[tuple[str, int]] = Counter()
     grid = (*launch.grid, 1, 1)[:3]
-    with _interpreting(interpreter, kernel), _counting(interpreter, counter):
+    with _interpreting(interpreter, kernel), _counting(interpreter, counter, readable):
         converted = _convert(interpreter, kernel, {**arguments, **standing})
         interpreter.interpreter_builder.set_grid_dim(*grid)
         for program in itertools.product(*map(_sample, grid)):
@@ -92,16 +93,16 @@ def _minimum(total: Counter[tuple[str, str]], tensors: dict[str, Tensor]) -> int
 
 def _stand_ins(arguments: dict[str, Any]) -> dict[str, StandIn]:
     """Each tensor without readable data, at an address of its own."""
-    absent = {
-        name: value
-        for name, value in arguments.items()
-        if isinstance(value, FakeTensor) or (isinstance(value, Tensor) and value.device.type != "cpu")
-    }
+    absent = {name: value for name, value in arguments.items() if isinstance(value, Tensor) and not _is_readable(value)}
     return {name: StandIn(value, _BASE + index * _SPACING) for index, (name, value) in enumerate(absent.items())}
 
 
+def _is_readable(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor)
+
+
 def _owner(address: int, standing: dict[str, StandIn]) -> str:
-    """The parameter that an address belongs to; "" for a real tensor's."""
+    """The parameter that an address belongs to; "" for a real tensor's, or one that came out of a table."""
     return list(standing)[(address - _BASE) // _SPACING] if address >= _BASE else ""
 
 
@@ -149,19 +150,20 @@ def _convert(interpreter: Any, kernel: Any, arguments: dict[str, Any]) -> dict[s
 
 
 @contextmanager
-def _counting(interpreter: Any, counter: Counter[tuple[str, int]]) -> Iterator[None]:
-    """Loads and stores of the interpreter add to ``counter``, by kind and address; only real addresses are followed."""
+def _counting(interpreter: Any, counter: Counter[tuple[str, int]], readable: list[Tensor]) -> Iterator[None]:
+    """Loads and stores of the interpreter add to ``counter``, by kind and address; loads read ``readable`` only."""
     builder = interpreter.interpreter_builder
+    ranges = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in readable]
     load, store = builder.create_masked_load, builder.create_masked_store
 
     def count(kind: str, pointers: Any, mask: Any) -> bool:
-        """Whether the addresses are real."""
+        """Whether there is something to read."""
         addresses = pointers.data[mask.data]
         if addresses.size == 0:
             return False
         address = int(addresses.flat[0])
         counter[kind, address] += addresses.size * (pointers.get_element_ty().primitive_bitwidth // 8)
-        return address < _BASE
+        return any(start <= address < stop for start, stop in ranges)
 
     def counted_load(pointers: Any, mask: Any, other: Any, *modifiers: Any, **named: Any) -> Any:
         if count("load", pointers, mask):
