@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # on bytes that it did not write, PyTorch's reader fails in any way
         raise UserError(f"cannot read {path}: {_reason(error)}; expected a .pth of the released FastGAN code") from None
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
         return {"g": content}
