@@ -8,7 +8,7 @@ Triton is optional (it does not exist on macOS): where it is absent ``triton`` i
 functions and ``launch`` is never reached, because ``dispatch`` chooses the reference.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -68,9 +68,15 @@ def record_launches() -> Iterator[list[Launch]]:
         _recorders[:] = [recorder for recorder in _recorders if recorder is not launches]
 
 
-def jit(function: Callable[..., None]) -> Any:
-    """``triton.jit``; the function itself where Triton is absent."""
-    return function if triton is None else triton.jit(function)
+def jit(function: Callable[..., Any] | None = None, *, unspecialised: Sequence[str] = ()) -> Any:
+    """``triton.jit``, as ``@jit`` or ``@jit(unspecialised=...)``; the function itself where Triton is absent.
+
+    Triton compiles a kernel anew for each integer argument that is 1, or a multiple of 16, or neither. That pays for
+    the stride that decides on wide accesses; ``unspecialised`` names the integers for which it does not.
+    """
+    if function is None:
+        return lambda decorated: jit(decorated, unspecialised=unspecialised)
+    return function if triton is None else triton.jit(function, do_not_specialize=list(unspecialised))
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:

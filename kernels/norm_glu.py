@@ -89,7 +89,7 @@ def _load_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, chann
     return mean, scale, tl.load(bias_ptr + cols, mask=in_cols, other=0.0)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_apply_kernel(
     x_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr, y_ptr,
     channels, rows, chunk_rows, segments_per_set,
@@ -132,7 +132,7 @@ def _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b):
     return grad_a, grad_a * (a * scale_a[None, :] + bias_a[None, :]) * (1.0 - sigmoid)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_reduce_kernel(
     x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
     partial_sum_ptr, partial_dot_ptr, partial_gate_ptr,
@@ -191,7 +191,7 @@ def _norm_glu_reduce_kernel(
     tl.store(partial_dot_ptr + out + b_cols, total_dot_b, mask=in_cols)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_gradient_kernel(
     x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
     mean_grad_ptr, mean_dot_ptr, grad_x_ptr, partial_noise_ptr,

@@ -78,7 +78,7 @@ def _load_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, channels, cols, in_cols
     return mean[None, :], scale[None, :], tl.load(bias_ptr + cols, mask=in_cols, other=0.0)[None, :]
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _norm_lrelu_apply_kernel(
     x_ptr, residual_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr,
     channels, rows, chunk_rows, slope,
@@ -100,7 +100,7 @@ def _norm_lrelu_apply_kernel(
         tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _norm_lrelu_reduce_kernel(
     x_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, partial_sum_ptr, partial_dot_ptr,
     channels, rows, chunk_rows, slope, factor,
@@ -129,7 +129,7 @@ def _norm_lrelu_reduce_kernel(
     tl.store(partial_dot_ptr + out, tl.sum(dot, axis=0), mask=in_cols)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _norm_lrelu_gradient_kernel(
     x_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, mean_grad_ptr, mean_dot_ptr,
     grad_x_ptr, grad_residual_ptr,

@@ -109,7 +109,7 @@ def load_noisy(x_ptr, noise_ptr, factor, offsets, mask, rows, in_rows):
     return x
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _norm_statistics_kernel(
     x_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, partial_mean_ptr, partial_m2_ptr,
     channels, rows, chunk_rows,
@@ -139,7 +139,7 @@ def _norm_statistics_kernel(
     tl.store(partial_m2_ptr + out, tl.sum(squares, axis=0) - sum_d * (sum_d / count), mask=in_cols)
 
 
-@jit
+@jit(unspecialised=("sets", "chunks", "chunk_rows", "rows"))
 def _norm_finalise_kernel(
     partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, sigma_ptr, mean_ptr, rstd_ptr,
     channels, sets, chunks, chunk_rows, rows, momentum, eps,
@@ -194,7 +194,7 @@ def _norm_running_kernel(
     tl.store(rstd_ptr + cols, 1.0 / (tl.sqrt(var + eps) * sigma), mask=in_cols)
 
 
-@jit
+@jit(unspecialised=("sets", "partials", "count"))
 def _norm_gradient_finalise_kernel(
     partial_sum_ptr, partial_dot_ptr, rstd_ptr, mean_grad_ptr, mean_dot_ptr, grad_weight_ptr, grad_bias_ptr,
     channels, sets, partials, count,
@@ -226,7 +226,7 @@ def _norm_gradient_finalise_kernel(
     tl.store(grad_bias_ptr + cols, grad_bias, mask=in_cols)
 
 
-@jit
+@jit(unspecialised=("partials",))
 def _segment_sum_kernel(partial_ptr, out_ptr, channels, partials, ROWS: tl.constexpr, COLS: tl.constexpr):
     segment = tl.program_id(1)
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -357,4 +357,5 @@ def _columns(channels: int) -> tuple[int]:
 
 
 def _tile(partials: int) -> dict[str, int]:
-    return {"ROWS": min(next_power_of_2(partials), TILE // _FINAL_COLS), "COLS": _FINAL_COLS}
+    # Two sizes only: each is one more compilation.
+    return {"ROWS": 16 if partials <= 16 else TILE // _FINAL_COLS, "COLS": _FINAL_COLS}

@@ -51,7 +51,7 @@ def _bin_stop(index, size):
     return ((index + 1) * size + 3) // 4
 
 
-@jit
+@jit(unspecialised=("height", "width", "chunk_rows"))
 def _pool4_kernel(
     low_ptr, pooled_ptr, channels, height, width, chunk_rows,
     ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -89,7 +89,7 @@ def _cell(index, size, CELLS: tl.constexpr):
     return start, tl.where(alone, _bin_start(own + 1, size), _bin_stop(own, size))
 
 
-@jit
+@jit(unspecialised=("height", "width", "chunk_rows"))
 def _pool4_gradient_kernel(
     grad_ptr, grad_low_ptr, channels, height, width, chunk_rows,
     CELLS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -120,7 +120,7 @@ def _pool4_gradient_kernel(
         tl.store(grad_low_ptr + pixels[:, None] * channels + cols[None, :], values, mask=mask)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _gate_kernel(
     high_ptr, logit_ptr, y_ptr, channels, rows, chunk_rows,
     ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -139,7 +139,7 @@ def _gate_kernel(
         tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@jit
+@jit(unspecialised=("rows", "chunk_rows"))
 def _gate_gradient_kernel(
     grad_ptr, y_ptr, logit_ptr, grad_high_ptr, partial_ptr, channels, rows, chunk_rows,
     ROWS: tl.constexpr, COLS: tl.constexpr,
