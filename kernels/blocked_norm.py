@@ -12,6 +12,7 @@ dtype; statistics, sums and arithmetic are fp32.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def statistics(x: Tensor, rows: Rows, noise: Tensor | None, noise_weight: Tensor
     squares = torch.zeros_like(total)
     for segment, group, block in rows.blocks(x.shape[1]):
         value = x_rows[segment, block].float() - shift[group]
-        if noise_rows is not None:
+        if noise_rows is not None and noise_weight is not None:
             value.addcmul_(noise_rows[segment, block].float(), noise_weight)
         total[group] += value.sum(0)
         squares[group] += value.square_().sum(0)
@@ -126,8 +127,8 @@ class BlockedNorm(torch.autograd.Function):
     """The apply pass and its backward; see the module's docstring. Statistics come in, and count as functions of x."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx,
+    def forward(
+        ctx: Any,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -156,12 +157,12 @@ class BlockedNorm(torch.autograd.Function):
                 out = out.add_(residual_rows[segment, block]).mul_(0.5)
             y[segment, block] = out
         ctx.save_for_backward(x, weight, scale, shift, noise, noise_weight, gate)
-        ctx.stats, ctx.epsilon, ctx.activation, ctx.rows = stats, epsilon, activation, rows  # type: ignore[attr-defined]
-        ctx.halved = residual is not None  # type: ignore[attr-defined]
+        ctx.stats, ctx.epsilon, ctx.activation, ctx.rows = stats, epsilon, activation, rows
+        ctx.halved = residual is not None
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, shift, noise, noise_weight, gate = ctx.saved_tensors
         walk = _Walk(x, noise, noise_weight, scale, shift, ctx.rows)
         grad_v, sums, sums_x, grad_gate = _reduce(ctx, walk, grad, gate)
@@ -202,7 +203,7 @@ class _Walk:
         return torch.addcmul(self.shift[group], self.raw(segment, block), self.scale[group])
 
 
-def _reduce(ctx, walk: _Walk, grad: Tensor, gate: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
+def _reduce(ctx: Any, walk: _Walk, grad: Tensor, gate: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """First backward pass: the gradient at the norm's output, its sum and its sum with x by channel, and the gate's."""
     rows, activation, x = ctx.rows, ctx.activation, walk.x
     grad_rows = rows.view(grad)
@@ -210,7 +211,7 @@ def _reduce(ctx, walk: _Walk, grad: Tensor, gate: Tensor | None) -> tuple[Tensor
     sums = torch.zeros(rows.groups, x.shape[1], device=x.device)
     sums_x = torch.zeros_like(sums)
     gate_rows = None if gate is None else gate.reshape(rows.segments, -1).float()
-    grad_gate = None if gate is None else torch.zeros_like(gate_rows)
+    grad_gate = None if gate_rows is None else torch.zeros_like(gate_rows)
     for segment, group, block in rows.blocks(x.shape[1]):
         raw = walk.raw(segment, block)
         v = torch.addcmul(walk.shift[group], raw, walk.scale[group])
@@ -227,7 +228,7 @@ def _reduce(ctx, walk: _Walk, grad: Tensor, gate: Tensor | None) -> tuple[Tensor
     return grad_v, sums, sums_x, None if gate is None or grad_gate is None else grad_gate.view_as(gate).to(gate.dtype)
 
 
-def _apply(ctx, walk: _Walk, grad_v: Tensor, sums: Tensor, slope: Tensor) -> Tensor | None:  # type: ignore[no-untyped-def]
+def _apply(ctx: Any, walk: _Walk, grad_v: Tensor, sums: Tensor, slope: Tensor) -> Tensor | None:
     """Second backward pass, in place: the gradient at x, and the noise weight's.
 
     dx = scale * (dv - mean(dv) - (x - mean) * slope / count), with slope = sum(dv (x - mean)) / (variance + eps).

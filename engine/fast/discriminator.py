@@ -38,7 +38,7 @@ def _from_big(run: Run, layers: nn.Sequential, x: Tensor) -> Tensor:
     """One convolution, which keeps the size at 256 and below and halves it above; at 1024 a second one with norm."""
     first = layers[0]
     assert isinstance(first, nn.Conv2d)
-    x = F.conv2d(as_input(x, run.weights), run.weights["0"], None, first.stride, first.padding)  # type: ignore[arg-type]
+    x = F.conv2d(as_input(x, run.weights), run.weights["0"], None, first.stride, first.padding)
     x = F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
     if len(layers) > 2:
         x = run.norm_lrelu(F.conv2d(x, run.weights["2"], stride=2, padding=1), layers[3])

@@ -49,27 +49,27 @@ class Run:
         noise_weight: Tensor | None = None,
         gate: Tensor | None = None,
     ) -> Tensor:
-        assert isinstance(norm, nn.BatchNorm2d)
-        weight, bias, momentum = self._norm(norm)
+        weight, bias, mean, variance, momentum, eps = self._norm(norm)
         return norm_glu(
-            x, weight, bias, norm.running_mean, norm.running_var,
-            noise=noise, noise_weight=noise_weight, gate=gate,
-            momentum=momentum, eps=norm.eps, groups=self.groups, impl=self.impl,
+            x, weight, bias, mean, variance, noise=noise, noise_weight=noise_weight, gate=gate,
+            momentum=momentum, eps=eps, groups=self.groups, impl=self.impl,
         )  # fmt: skip
 
     def norm_lrelu(self, x: Tensor, norm: nn.Module, *, residual: Tensor | None = None) -> Tensor:
-        assert isinstance(norm, nn.BatchNorm2d)
-        weight, bias, momentum = self._norm(norm)
+        weight, bias, mean, variance, momentum, eps = self._norm(norm)
         return norm_lrelu(
-            x, weight, bias, norm.running_mean, norm.running_var,
-            residual=residual, slope=LEAKY_SLOPE,
-            momentum=momentum, eps=norm.eps, groups=self.groups, impl=self.impl,
+            x, weight, bias, mean, variance, residual=residual, slope=LEAKY_SLOPE,
+            momentum=momentum, eps=eps, groups=self.groups, impl=self.impl,
         )  # fmt: skip
 
-    def _norm(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float]:
-        assert norm.momentum is not None
+    def _norm(self, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
+        assert isinstance(norm, nn.BatchNorm2d)
+        mean, variance, momentum = norm.running_mean, norm.running_var, norm.momentum
+        assert mean is not None
+        assert variance is not None
+        assert momentum is not None
         weight, bias = (norm.weight.detach(), norm.bias.detach()) if self.frozen else (norm.weight, norm.bias)
-        return weight, bias, norm.momentum if self.update_statistics else 0.0
+        return weight, bias, mean, variance, momentum if self.update_statistics else 0.0, norm.eps
 
 
 def up_block(run: Run, block: nn.Sequential, x: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -82,9 +82,9 @@ def up_block_comp(
 ) -> Tensor:
     """An ``UpBlockComp``, its output multiplied by ``gate``."""
     x = up_conv(x, run.weights["1"], impl=run.impl)
-    x = run.norm_glu(x, block[3], noise=noise[0], noise_weight=block[2].weight)
+    x = run.norm_glu(x, block[3], noise=noise[0], noise_weight=block[2].get_parameter("weight"))
     x = F.conv2d(x, run.weights["5"], padding=1)
-    return run.norm_glu(x, block[7], noise=noise[1], noise_weight=block[6].weight, gate=gate)
+    return run.norm_glu(x, block[7], noise=noise[1], noise_weight=block[6].get_parameter("weight"), gate=gate)
 
 
 def excitation(run: Run, low: Tensor, high: Tensor | None = None) -> Tensor:
