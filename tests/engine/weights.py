@@ -34,6 +34,7 @@ def trained(im_size: int = 64, *, nz: int = 16, nc: int = 3) -> Trained:
             if parameter.numel() == 1:  # of a noise injection: 0 at first, which would hide the noise
                 parameter.fill_(0.05)
                 assert name.endswith((".2.weight", ".6.weight"))
+        generator.get_parameter(f"feat_{im_size}.2.weight").mul_(50)  # contrast: else all images are nearly grey
     for _ in range(10):  # singular vectors near their limit, as after any real training
         discriminator(generator(torch.randn(4, nz)), "real", 0)
     for _ in range(STEPS):
