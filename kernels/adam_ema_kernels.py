@@ -85,8 +85,7 @@ def _adam_nonfinite_kernel(
     found = 0.0
     if tl.load(grads_ptr + tensor) != 0:
         grad = tl.load(_adam_pointer(grads_ptr, tensor, tl.float32, ALIGNED) + index, mask=mask, other=0.0)
-        # x - x is 0 for finite x only.
-        found = tl.max(tl.where(grad - grad == 0.0, 0.0, 1.0), axis=0)
+        found = tl.max(tl.where(tl.abs(grad) < float("inf"), 0.0, 1.0), axis=0)
     tl.store(partial_ptr + first + tl.program_id(0), found)
 
 

@@ -23,14 +23,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import MAP_DTYPES, check, check_device, check_shape
+from fastgan_engine.kernels.diffaug_kernels import _diffaug_apply_kernel, _diffaug_reduce_kernel
 from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
-from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, tl
+from fastgan_engine.kernels.launch import cdiv, launch, next_power_of_2
 
 POLICIES = ("color", "translation", "cutout")
 TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5
 MAX_CHANNELS = 4
 # Pixels of one program, and the most partial sums of one image.
-BLOCK, MAX_CHUNKS = 1024, 64
+BLOCK, MAX_CHUNKS = 256, 64
 
 
 class DiffAugParams(NamedTuple):
@@ -173,114 +174,14 @@ def _axis(
     return source, (source >= 0) & (source < side), (seen >= start) & (seen < start + size)
 
 
-@jit
-def _diffaug_reduce_kernel(
-    x_ptr, partial_ptr, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr,
-    height, width, stride_b, stride_c, stride_h, stride_w, steps,
-    CHANNELS: tl.constexpr, CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
-    MASKED: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Sum of one chunk of one image; with MASKED only of the pixels that translation and cutout leave."""
-    image, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    total = tl.zeros([BLOCK], dtype=tl.float32)
-    for step in range(steps):
-        pixel = (chunk * steps + step) * BLOCK + tl.arange(0, BLOCK)
-        row, column = pixel // width, pixel % width
-        mask = pixel < height * width
-        if MASKED:
-            mask &= _kept(
-                image, row, column, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr, height, width, CUT_Y, CUT_X
-            )
-        offset = image * stride_b + row.to(tl.int64) * stride_h + column * stride_w
-        for channel in tl.static_range(CHANNELS):
-            total += tl.load(x_ptr + offset + channel * stride_c, mask=mask, other=0.0).to(tl.float32)
-    tl.store(partial_ptr + image * tl.num_programs(1) + chunk, tl.sum(total))
-
-
-@jit
-def _kept(
-    image, row, column, shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr, height, width,
-    CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
-):  # fmt: skip
-    """Whether the output pixel (row, column) reads a pixel of the input and is not cut out."""
-    kept = row >= 0
-    if shift_y_ptr is not None:
-        source_row = row + tl.load(shift_y_ptr + image).to(tl.int32)
-        source_column = column + tl.load(shift_x_ptr + image).to(tl.int32)
-        kept &= (source_row >= 0) & (source_row < height) & (source_column >= 0) & (source_column < width)
-    if cutout_y_ptr is not None:
-        top = tl.load(cutout_y_ptr + image).to(tl.int32) - CUT_Y // 2
-        left = tl.load(cutout_x_ptr + image).to(tl.int32) - CUT_X // 2
-        kept &= (row < top) | (row >= top + CUT_Y) | (column < left) | (column >= left + CUT_X)
-    return kept
-
-
-@jit
-def _diffaug_apply_kernel(
-    x_ptr, y_ptr, partial_ptr, brightness_ptr, saturation_ptr, contrast_ptr,
-    shift_y_ptr, shift_x_ptr, cutout_y_ptr, cutout_x_ptr,
-    height, width, stride_b, stride_c, stride_h, stride_w, y_stride_b, y_stride_c, y_stride_h, y_stride_w, chunks,
-    CHANNELS: tl.constexpr, CUT_Y: tl.constexpr, CUT_X: tl.constexpr,
-    ADJOINT: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One block of pixels of one image: color, then translation and cutout; with ADJOINT the reverse."""
-    image = tl.program_id(0).to(tl.int64)
-    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    row, column = pixel // width, pixel % width
-    valid = pixel < height * width
-    source_row, source_column = row, column
-    if shift_y_ptr is not None:
-        direction = -1 if ADJOINT else 1
-        source_row = row + direction * tl.load(shift_y_ptr + image).to(tl.int32)
-        source_column = column + direction * tl.load(shift_x_ptr + image).to(tl.int32)
-    inside = (source_row >= 0) & (source_row < height) & (source_column >= 0) & (source_column < width)
-    # The pixel of the augmentation's output: what is read here by the adjoint, what is written otherwise.
-    seen_row = source_row if ADJOINT else row
-    seen_column = source_column if ADJOINT else column
-    kept = (
-        valid
-        & inside
-        & _kept(
-            image,
-            seen_row,
-            seen_column,
-            shift_y_ptr,
-            shift_x_ptr,
-            cutout_y_ptr,
-            cutout_x_ptr,
-            height,
-            width,
-            CUT_Y,
-            CUT_X,
-        )
-    )
-    x_offset = image * stride_b + source_row.to(tl.int64) * stride_h + source_column * stride_w
-    y_offset = image * y_stride_b + row.to(tl.int64) * y_stride_h + column * y_stride_w
-
-    scale = 1.0
-    constant = tl.zeros([BLOCK], dtype=tl.float32)
-    if contrast_ptr is not None:
-        index = tl.arange(0, CHUNKS)
-        sums = tl.load(partial_ptr + image * chunks + index, mask=index < chunks, other=0.0)
-        s, c = tl.load(saturation_ptr + image), tl.load(contrast_ptr + image)
-        for channel in tl.static_range(CHANNELS):
-            constant += tl.load(x_ptr + x_offset + channel * stride_c, mask=kept, other=0.0).to(tl.float32)
-        constant = constant * (c * (1.0 - s) / CHANNELS)
-        constant += (1.0 - c) * (tl.sum(sums) / (height.to(tl.float32) * width * CHANNELS))
-        if not ADJOINT:
-            constant = tl.where(kept, constant + tl.load(brightness_ptr + image), 0.0)
-        scale = c * s
-    for channel in tl.static_range(CHANNELS):
-        x = tl.load(x_ptr + x_offset + channel * stride_c, mask=kept, other=0.0).to(tl.float32)
-        y = x * scale + constant
-        tl.store(y_ptr + y_offset + channel * y_stride_c, y.to(y_ptr.dtype.element_ty), mask=valid)
-
-
 def _launch(x: Tensor, params: DiffAugParams, adjoint: bool) -> Tensor:
     """Both passes over the images ``x``: [B, C, H, W], or over their gradients."""
     batch, channels, height, width = x.shape
     y = torch.empty_like(x, memory_format=_memory_format(x))
-    window = {"CUT_Y": _part(height, CUTOUT_RATIO), "CUT_X": _part(width, CUTOUT_RATIO)}
+    meta = {
+        "CHANNELS": channels, "PADDED": next_power_of_2(channels), "BLOCK": BLOCK,
+        "CUT_Y": _part(height, CUTOUT_RATIO), "CUT_X": _part(width, CUTOUT_RATIO),
+    }  # fmt: skip
     geometry = params[3:]
     partial, chunks = None, 0
     if params.contrast is not None:
@@ -289,12 +190,12 @@ def _launch(x: Tensor, params: DiffAugParams, adjoint: bool) -> Tensor:
         partial = torch.empty(batch, chunks, dtype=torch.float32, device=x.device)
         launch(
             _diffaug_reduce_kernel, (batch, chunks), x, partial, *geometry, height, width, *x.stride(), steps,
-            CHANNELS=channels, MASKED=adjoint, BLOCK=BLOCK, **window,
+            MASKED=adjoint, **meta,
         )  # fmt: skip
     launch(
         _diffaug_apply_kernel, (batch, cdiv(height * width, BLOCK)), x, y, partial, *params[:3], *geometry,
         height, width, *x.stride(), *y.stride(), chunks,
-        CHANNELS=channels, ADJOINT=adjoint, CHUNKS=next_power_of_2(max(chunks, 1)), BLOCK=BLOCK, **window,
+        ADJOINT=adjoint, CHUNKS=next_power_of_2(max(chunks, 1)), **meta,
     )  # fmt: skip
     return y
 
