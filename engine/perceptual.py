@@ -55,7 +55,10 @@ def load_trunk(trunk: Trunk, weights_dir: Path | None) -> dict[str, Tensor]:
     try:
         if path is None:
             return torch.hub.load_state_dict_from_url(source.url, check_hash=True, weights_only=True, progress=True)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict):
+            raise TypeError(f"it holds a {type(weights).__name__}, not a state dict")
+        return weights
     except Exception as error:
         if path is not None:
             raise UserError(
@@ -95,7 +98,7 @@ def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> Any:
     if weights is not None:
         try:
             _load_slices(network.net, weights)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, RuntimeError) as error:
             file = TRUNKS[trunk]
             raise UserError(
                 f"weights of LPIPS: {file.file} does not hold torchvision's network ({_first_line(error)}); "

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
+from fastgan_engine.reconstruction import ReconstructionLoss
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def vgg_loss() -> ReconstructionLoss:
+    """LPIPS on a random VGG16, which takes seconds to build. Shared: copy it to change it."""
+    return ReconstructionLoss("lpips-vgg", random_weights=True)
