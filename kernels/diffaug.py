@@ -31,7 +31,7 @@ POLICIES = ("color", "translation", "cutout")
 TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5
 MAX_CHANNELS = 4
 # Pixels of one program, and the most partial sums of one image.
-BLOCK, MAX_CHUNKS = 256, 64
+BLOCK, MAX_CHUNKS = 256, 32
 
 
 class DiffAugParams(NamedTuple):

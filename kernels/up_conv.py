@@ -89,45 +89,95 @@ def _collect(taps: Tensor, dim: int) -> Tensor:
 
 
 @jit
-def _up_conv_assemble_kernel(
-    source_ptr, target_ptr, channels_out, channels_in,
-    source_stride_o, source_stride_i, source_stride_y, source_stride_x,
-    target_stride_o, target_stride_i, target_stride_y, target_stride_x,
-    SOURCE_TAPS: tl.constexpr, TARGET_TAPS: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """Each target tap of a tile of channels is the sum of the source taps it meets: 3 -> 4, or its adjoint 4 -> 3.
-
-    Tap k of four meets tap w of three where w >= 2 - k (k = 0, 1) or w <= 3 - k (k = 2, 3).
-    """
+def _tile_of(channels_out, channels_in, stride_o, stride_i, TILE: tl.constexpr):
+    """Offsets and mask of this program's tile of output and input channels."""
     o = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64)[:, None]
     i = (tl.program_id(1) * TILE + tl.arange(0, TILE)).to(tl.int64)[None, :]
-    mask = (o < channels_out) & (i < channels_in)
-    source_ptr += o * source_stride_o + i * source_stride_i
-    target_ptr += o * target_stride_o + i * target_stride_i
-    for ty in tl.static_range(TARGET_TAPS):
-        for tx in tl.static_range(TARGET_TAPS):
-            total = tl.zeros([TILE, TILE], dtype=tl.float32)
-            for sy in tl.static_range(SOURCE_TAPS):
-                for sx in tl.static_range(SOURCE_TAPS):
-                    ky, wy = (ty, sy) if TARGET_TAPS == 4 else (sy, ty)
-                    kx, wx = (tx, sx) if TARGET_TAPS == 4 else (sx, tx)
-                    meets_y = (wy >= 2 - ky) if ky < 2 else (wy <= 3 - ky)
-                    meets_x = (wx >= 2 - kx) if kx < 2 else (wx <= 3 - kx)
-                    if meets_y and meets_x:
-                        offset = sy * source_stride_y + sx * source_stride_x
-                        total += tl.load(source_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-            total = total.to(target_ptr.dtype.element_ty)
-            tl.store(target_ptr + ty * target_stride_y + tx * target_stride_x, total, mask=mask)
+    return o * stride_o + i * stride_i, (o < channels_out) & (i < channels_in)
 
 
-def _launch(source: Tensor, target: Tensor) -> Tensor:
+@jit
+def _load_tap(pointer, mask):
+    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
+
+
+@jit
+def _load_spread(pointer, stride, mask):
+    """Three taps along one axis as four: w2, w1 + w2, w0 + w1, w0."""
+    w0, w1, w2 = _load_tap(pointer, mask), _load_tap(pointer + stride, mask), _load_tap(pointer + 2 * stride, mask)
+    return w2, w1 + w2, w0 + w1, w0
+
+
+@jit
+def _load_collected(pointer, stride, mask):
+    """Four taps along one axis as three: k2 + k3, k1 + k2, k0 + k1."""
+    k0, k1 = _load_tap(pointer, mask), _load_tap(pointer + stride, mask)
+    k2, k3 = _load_tap(pointer + 2 * stride, mask), _load_tap(pointer + 3 * stride, mask)
+    return k2 + k3, k1 + k2, k0 + k1
+
+
+@jit
+def _store_spread(pointer, stride, mask, w0, w1, w2):
+    dtype: tl.constexpr = pointer.dtype.element_ty
+    tl.store(pointer, w2.to(dtype), mask=mask)
+    tl.store(pointer + stride, (w1 + w2).to(dtype), mask=mask)
+    tl.store(pointer + 2 * stride, (w0 + w1).to(dtype), mask=mask)
+    tl.store(pointer + 3 * stride, w0.to(dtype), mask=mask)
+
+
+@jit
+def _store_collected(pointer, stride, mask, k0, k1, k2, k3):
+    dtype: tl.constexpr = pointer.dtype.element_ty
+    tl.store(pointer, (k2 + k3).to(dtype), mask=mask)
+    tl.store(pointer + stride, (k1 + k2).to(dtype), mask=mask)
+    tl.store(pointer + 2 * stride, (k0 + k1).to(dtype), mask=mask)
+
+
+@jit
+def _up_conv_assemble_kernel(
+    weight_ptr, kernel_ptr, channels_out, channels_in,
+    stride_o, stride_i, stride_y, stride_x, kernel_stride_o, kernel_stride_i, kernel_stride_y, kernel_stride_x,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Spreads the taps of each row, then of each column."""
+    offset, mask = _tile_of(channels_out, channels_in, stride_o, stride_i, TILE)
+    weight_ptr += offset
+    a0, a1, a2, a3 = _load_spread(weight_ptr, stride_x, mask)
+    b0, b1, b2, b3 = _load_spread(weight_ptr + stride_y, stride_x, mask)
+    c0, c1, c2, c3 = _load_spread(weight_ptr + 2 * stride_y, stride_x, mask)
+    offset, mask = _tile_of(channels_out, channels_in, kernel_stride_o, kernel_stride_i, TILE)
+    kernel_ptr += offset
+    _store_spread(kernel_ptr, kernel_stride_y, mask, a0, b0, c0)
+    _store_spread(kernel_ptr + kernel_stride_x, kernel_stride_y, mask, a1, b1, c1)
+    _store_spread(kernel_ptr + 2 * kernel_stride_x, kernel_stride_y, mask, a2, b2, c2)
+    _store_spread(kernel_ptr + 3 * kernel_stride_x, kernel_stride_y, mask, a3, b3, c3)
+
+
+@jit
+def _up_conv_collect_kernel(
+    kernel_ptr, weight_ptr, channels_out, channels_in,
+    kernel_stride_o, kernel_stride_i, kernel_stride_y, kernel_stride_x, stride_o, stride_i, stride_y, stride_x,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """The adjoint: collects the taps of each row, then of each column."""
+    offset, mask = _tile_of(channels_out, channels_in, kernel_stride_o, kernel_stride_i, TILE)
+    kernel_ptr += offset
+    a0, a1, a2 = _load_collected(kernel_ptr, kernel_stride_x, mask)
+    b0, b1, b2 = _load_collected(kernel_ptr + kernel_stride_y, kernel_stride_x, mask)
+    c0, c1, c2 = _load_collected(kernel_ptr + 2 * kernel_stride_y, kernel_stride_x, mask)
+    d0, d1, d2 = _load_collected(kernel_ptr + 3 * kernel_stride_y, kernel_stride_x, mask)
+    offset, mask = _tile_of(channels_out, channels_in, stride_o, stride_i, TILE)
+    weight_ptr += offset
+    _store_collected(weight_ptr, stride_y, mask, a0, b0, c0, d0)
+    _store_collected(weight_ptr + stride_x, stride_y, mask, a1, b1, c1, d1)
+    _store_collected(weight_ptr + 2 * stride_x, stride_y, mask, a2, b2, c2, d2)
+
+
+def _launch(kernel: Any, source: Tensor, target: Tensor) -> Tensor:
     """source, target: [C_out, C_in, taps, taps], any strides."""
     channels_out, channels_in = source.shape[:2]
     grid = (cdiv(channels_out, TILE), cdiv(channels_in, TILE))
-    launch(
-        _up_conv_assemble_kernel, grid, source, target, channels_out, channels_in, *source.stride(), *target.stride(),
-        SOURCE_TAPS=source.shape[2], TARGET_TAPS=target.shape[2], TILE=TILE,
-    )  # fmt: skip
+    launch(kernel, grid, source, target, channels_out, channels_in, *source.stride(), *target.stride(), TILE=TILE)
     return target
 
 
@@ -140,7 +190,7 @@ class _AssembleFunction(torch.autograd.Function):
             channels_in, channels_out, 4, 4,
             dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last,
         )  # fmt: skip
-        _launch(weight, kernel.transpose(0, 1))
+        _launch(_up_conv_assemble_kernel, weight, kernel.transpose(0, 1))
         return kernel
 
     @staticmethod
@@ -150,7 +200,7 @@ class _AssembleFunction(torch.autograd.Function):
         grad_weight = torch.empty(
             channels_out, channels_in, 3, 3, dtype=grad.dtype, device=grad.device, memory_format=ctx.memory_format
         )
-        return _launch(grad.transpose(0, 1), grad_weight)
+        return _launch(_up_conv_collect_kernel, grad.transpose(0, 1), grad_weight)
 
 
 def transposed_pays(x: Tensor) -> bool:
