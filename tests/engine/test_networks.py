@@ -47,11 +47,12 @@ def noise_maps(generator: Generator, batch: int) -> dict[int, tuple[Tensor, Tens
 
 
 @pytest.fixture(autouse=True)
-def _seeded_and_on_one_thread() -> Iterator[None]:
+def _seeded_and_cheap() -> Iterator[None]:
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # layers this small lose more by waiting for a second one than they gain
-    yield
+    with torch.no_grad():
+        yield
     torch.set_num_threads(threads)
 
 
