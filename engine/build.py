@@ -4,10 +4,12 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
+from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.networks import Discriminator, Generator
 from fastgan_engine.reconstruction import ReconstructionLoss
 from fastgan_engine.state import Networks, TrainingState
@@ -34,8 +36,8 @@ def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> Tra
     networks = build_networks(config, device)
     return TrainingState(
         networks=networks,
-        opt_g=build_optimizer(config, networks.generator, device),
-        opt_d=build_optimizer(config, networks.discriminator, device),
+        opt_g=build_optimizer(config, networks.generator, networks.ema),
+        opt_d=build_optimizer(config, networks.discriminator),
         scalers={name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in ("d", "g")},
         generator=torch.Generator(device).manual_seed(config.train.seed),
     )
@@ -55,8 +57,8 @@ def build_step(
     return EngineStep(state, loss.to(state.networks.device), settings, clock)
 
 
-def build_optimizer(config: Config, network: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Adam with the released settings, or apex's fused one.
+def build_optimizer(config: Config, network: nn.Module, ema: nn.Module | None = None) -> torch.optim.Optimizer:
+    """Adam with the released settings, which also moves the average ``ema``, or apex's fused one, which does not.
 
     Raises:
         UserError: apex is asked for and not installed.
@@ -65,7 +67,14 @@ def build_optimizer(config: Config, network: torch.nn.Module, device: torch.devi
     betas = (train.beta1, train.beta2)
     if config.engine.optimizer == "apex":
         return _apex_adam()(network.parameters(), lr=train.lr, betas=betas, adam_w_mode=False)
-    return torch.optim.Adam(network.parameters(), lr=train.lr, betas=betas, fused=True)
+    return AdamEma(
+        network.parameters(),
+        lr=train.lr,
+        betas=betas,
+        emas=None if ema is None else ema.parameters(),
+        decay=train.ema_decay,
+        impl=config.engine.kernels,
+    )
 
 
 def _apex_adam() -> Any:

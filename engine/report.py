@@ -30,8 +30,9 @@ class TickReport:
     images_per_second: float
     ms_step: float
     ms_data: float
-    ms_d: float
-    ms_g: float
+    ms_d: float | None
+    ms_g: float | None
+    """Of the D and the G step; None where one CUDA graph holds both."""
     memory: Memory
     losses: dict[str, float]
     seconds_left: float

@@ -49,7 +49,7 @@ class PlainScreen(Screen):
         losses = "  ".join(f"{LOSS_NAMES.get(name, name)} {value:.3f}" for name, value in report.losses.items())
         print(
             f"step {report.step}/{report.steps}  {report.images_per_second:.1f} images/s  {report.ms_step:.0f} ms/step "
-            f"(data {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f})  {memory_text(report.memory)}  "
+            f"({_split(report)})  {memory_text(report.memory)}  "
             f"{losses}{_scaler_text(report)}  {duration(report.seconds_left)} left",
             flush=True,
         )
@@ -98,7 +98,7 @@ def panel(title: str, report: TickReport) -> RenderableType:
     facts.add_row("speed", f"[bold]{report.images_per_second:.1f}[/] images/s")
     facts.add_row(
         "step",
-        f"[bold]{report.ms_step:.0f} ms[/]: data wait {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f}",
+        f"[bold]{report.ms_step:.0f} ms[/]: {_split(report)}",
     )
     facts.add_row("memory", memory_text(report.memory))
     facts.add_row("loss", "  ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
@@ -119,6 +119,13 @@ def memory_text(memory: Memory) -> str:
 
 def _scaler_text(report: TickReport) -> str:
     return "" if report.scale is None else f"  scale {report.scale:g} ({report.skipped} skipped)"
+
+
+def _split(report: TickReport) -> str:
+    """What a step's time goes to, ms; one CUDA graph holds D and G together."""
+    if report.ms_d is None or report.ms_g is None:
+        return f"data wait {report.ms_data:.0f}, D and G {report.ms_step - report.ms_data:.0f}"
+    return f"data wait {report.ms_data:.0f}, D {report.ms_d:.0f}, G {report.ms_g:.0f}"
 
 
 def duration(seconds: float) -> str:

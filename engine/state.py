@@ -23,20 +23,20 @@ class Networks:
 
 
 @torch.no_grad()
-def update_ema(ema: nn.Module, live: nn.Module, decay: float) -> None:
+def update_ema(ema: nn.Module, live: nn.Module, decay: float, *, weights: bool = True) -> None:
     """ema <- decay * ema + (1 - decay) * live for weights and batch-norm statistics; other buffers are copied.
 
     Averaging the running statistics with the weights keeps the average usable in evaluation mode; the singular vectors
     of spectral norm (``weight_u``, ``weight_v``) are of unit length, so that only a copy makes sense.
     """
-    torch._foreach_lerp_(_averaged(ema), _averaged(live), 1 - decay)
+    torch._foreach_lerp_(_averaged(ema, weights), _averaged(live, weights), 1 - decay)
     for target, source in zip(_copied(ema), _copied(live), strict=True):
         target.copy_(source)
 
 
-def _averaged(network: nn.Module) -> list[Tensor]:
+def _averaged(network: nn.Module, weights: bool) -> list[Tensor]:
     statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    return [*network.parameters(), *statistics]
+    return [*network.parameters(), *statistics] if weights else statistics
 
 
 def _copied(network: nn.Module) -> list[Tensor]:

@@ -25,6 +25,7 @@ from fastgan_engine.fast.generator import generate
 from fastgan_engine.fast.layers import Run
 from fastgan_engine.fast.reconstruction import FastReconstruction
 from fastgan_engine.fast.weights import SpectralWeights
+from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.diffaug import DiffAugParams, diffaug
 from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.hinge import hinge_fake, hinge_real
@@ -92,7 +93,8 @@ class EngineStep:
             g += loss.detach()
         self.weights_g.collect()
         self._update("g", self.state.opt_g)
-        update_ema(networks.ema, networks.generator, settings.ema_decay)
+        averaged = isinstance(self.state.opt_g, AdamEma)  # which moves the weights' average itself
+        update_ema(networks.ema, networks.generator, settings.ema_decay, weights=not averaged)
         self._lap("g")
         return StepLosses(*d_losses, g)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fastgan_engine.build import build_state, build_step
+from fastgan_engine.build import build_networks, build_state, build_step
 from fastgan_engine.config import Config
 from fastgan_engine.draws import Draws, draw
 from fastgan_engine.hardware import pick_device, pick_dtype
@@ -68,10 +68,12 @@ def _build(name: str, config: Config, device: torch.device):  # type: ignore[no-
     if name == "engine":
         return build_step(config, build_state(config, device, dtype), loss, dtype)
     plain = config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": False})})
-    state = build_state(plain, device, torch.float32)
-    return ReferenceStep(
-        state.networks, loss, state.opt_g, state.opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay
+    networks = build_networks(plain, device)
+    opt_g, opt_d = (
+        torch.optim.Adam(network.parameters(), lr=config.train.lr, betas=(config.train.beta1, config.train.beta2))
+        for network in (networks.generator, networks.discriminator)
     )
+    return ReferenceStep(networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay)
 
 
 def _batch(config: Config, generator: torch.Generator) -> tuple[Tensor, Draws]:

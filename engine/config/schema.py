@@ -56,9 +56,13 @@ class Data(Section):
         description="colour behind transparent pixels and padding: a CSS colour name or #rrggbb",
     )
     flip: bool = Field(default=defaults.FLIP, description="mirror each image left-right with probability 0.5")
-    loader: defaults.Loader = Field(
-        default=defaults.LOADER, description="who decodes and batches: auto takes DALI where it runs, else Pillow"
+    loader: Literal["auto", "resident", "dali", "pillow"] = Field(
+        default="auto",
+        description="resident: the whole set decoded once, on the device; dali, pillow: streamed, by that decoder; "
+        "auto: resident if it fits resident_gib, else decoded in host memory if it fits host_gib, else streamed",
     )
+    resident_gib: float = Field(default=0.5, ge=0, description="largest decoded set that auto keeps on the device, GiB")
+    host_gib: float = Field(default=4.0, ge=0, description="largest decoded set that auto keeps in host memory, GiB")
     workers: int = Field(default=defaults.WORKERS, ge=1, description="CPU threads that decode images")
     prefetch: int = Field(default=defaults.PREFETCH, ge=1, description="batches prepared ahead of the training step")
     strict: bool = Field(
@@ -182,7 +186,9 @@ class Engine(Section):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto takes CUDA where it runs",
     )
-    step: Literal["auto", "eager"] = Field(default="auto", description="how one iteration is launched")
+    step: Literal["auto", "graph", "eager"] = Field(
+        default="auto", description="how one iteration is launched: as one CUDA graph, or operation by operation"
+    )
     kernels: Literal["auto", "triton", "reference"] = Field(
         default="auto", description="fused Triton kernels or plain PyTorch; auto takes Triton where it runs"
     )

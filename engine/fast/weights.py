@@ -32,7 +32,7 @@ class SpectralWeights:
         return dict(zip(self.names, leaves, strict=True))
 
     def collect(self) -> None:
-        """Adds the gradients of the last ``ready(grad=True)`` to ``weight_orig.grad``; those of unused weights are 0."""
+        """Adds the gradients of the last ``ready(grad=True)`` to ``weight_orig.grad``; unused weights get 0."""
         used = [(made, leaf.grad) for made, leaf in self._pending if leaf.grad is not None]
         torch.autograd.backward([made for made, _ in used], [grad for _, grad in used])
         self._pending = []

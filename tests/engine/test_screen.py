@@ -107,9 +107,9 @@ def test_plain_screen_prints_one_line_a_tick(capsys: pytest.CaptureFixture[str])
         screen.tick(report(scale=1024.0, skipped=3, memory=CPU))
     assert capsys.readouterr().out == (
         "32 images\n"
-        "step 1234/50000  123.5 images/s  65 ms/step (data 1, D 30, G 33)  3.1 GiB used, 3.9 reserved, of 7.8  "
+        "step 1234/50000  123.5 images/s  65 ms/step (data wait 1, D 30, G 33)  3.1 GiB used, 3.9 reserved, of 7.8  "
         "D real 0.912  D fake 0.846  reconstruction 12.346  G -0.123  2 h 05 min left\n"
-        "step 1234/50000  123.5 images/s  65 ms/step (data 1, D 30, G 33)  1.3 GiB used  "
+        "step 1234/50000  123.5 images/s  65 ms/step (data wait 1, D 30, G 33)  1.3 GiB used  "
         "D real 0.912  D fake 0.846  reconstruction 12.346  G -0.123  scale 1024 (3 skipped)  2 h 05 min left\n"
     )
 

@@ -56,8 +56,12 @@ def batch_of(config: Config, seed: int) -> tuple[Tensor, Draws]:
 
 def reference_step(config: Config, state: TrainingState) -> ReferenceStep:
     loss = ReconstructionLoss(config.loss.reconstruction if config.model.decode else "none", random_weights=True)
+    opt_g, opt_d = (
+        torch.optim.Adam(network.parameters(), lr=config.train.lr, betas=(config.train.beta1, config.train.beta2))
+        for network in (state.networks.generator, state.networks.discriminator)
+    )
     return ReferenceStep(
-        state.networks, loss, state.opt_g, state.opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay
+        state.networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay
     )
 
 
@@ -112,6 +116,23 @@ def test_losses_and_running_state_are_the_references(sections: dict[str, dict[st
                 torch.testing.assert_close(value, wanted[key], rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
 
 
+def test_weights_and_their_average_move_as_the_references() -> None:
+    config = config_of(train={"ema_decay": 0.9})
+    reference, engine = state_of(config), state_of(config)
+    reals, draws = batch_of(config, seed=9)
+    reference_step(config, reference)(reals, draws)
+    engine_step(config, engine)(reals, draws)
+    start = state_of(config).networks.generator
+    for (name, average), live, initial in zip(
+        engine.networks.ema.named_parameters(), engine.networks.generator.parameters(), start.parameters(), strict=True
+    ):
+        torch.testing.assert_close(average, 0.9 * initial + 0.1 * live, rtol=1e-5, atol=1e-7, msg=name)
+    moved = torch.cat([p.flatten() for p in engine.networks.generator.parameters()])
+    wanted = torch.cat([p.flatten() for p in reference.networks.generator.parameters()])
+    # All but the few whose gradient is a rounding, and so its sign a coin's.
+    assert ((moved - wanted).abs() < 2e-5).float().mean() > 0.97
+
+
 def test_gradients_are_as_near_to_fp64_as_the_references() -> None:
     """LeakyReLU's kink makes single gradients of any fp32 run jump; over several draws both are equally near."""
     config = config_of(**FROZEN)
@@ -139,7 +160,7 @@ def test_d_gradients_are_those_of_its_own_losses() -> None:
     engine_step(config, engine)(reals, draws)
     step = reference_step(config, reference)
     kept: list[Tensor] = []
-    reference.opt_d.register_step_pre_hook(lambda *_: kept.append(gradient(reference.networks.discriminator)))
+    step.opt_d.register_step_pre_hook(lambda *_: kept.append(gradient(reference.networks.discriminator)))
     step(reals, draws)
     assert relative(gradient(engine.networks.discriminator), kept[0]) < 0.02
 
@@ -172,7 +193,7 @@ def test_overflow_skips_the_update_and_lowers_the_scale() -> None:
 
 class TestMicroBatches:
     def test_loss_scaling_is_exact(self) -> None:
-        """Two micro-batches that are copies of one have its statistics: the hinge is its own, the reconstruction twice."""
+        """Two micro-batches that are copies of one have its statistics: its hinge, twice its reconstruction."""
         half_config, config = config_of(train={"batch": BATCH // 2}), config_of(train={"micro_batch": BATCH // 2})
         reals, draws = batch_of(config, seed=5)
         first = _half(draws)

@@ -1,0 +1,81 @@
+"""An iteration as one CUDA graph: captured once, then replayed with a single launch.
+
+Warm-up runs on a side stream, as capture needs (kernels compiled, workspaces made, algorithms chosen). It moves the
+state, so every tensor of the state is put back in place afterwards: a captured run and an eager one agree.
+Sources: PyTorch's notes on CUDA graphs; ``torch.cuda.graph``.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastgan_engine.iteration import Iteration
+from fastgan_engine.reference_step import StepLosses
+from fastgan_engine.state import TrainingState
+
+WARM_UP = 3
+
+
+class CapturedIteration:
+    """``iteration()`` as ``Iteration`` does it, by replaying its graph.
+
+    The losses it returns are fixed buffers, which the next replay overwrites.
+
+    Raises:
+        RuntimeError: the iteration cannot be captured.
+    """
+
+    def __init__(self, iteration: Iteration) -> None:
+        self.iteration = iteration
+        device, generator = iteration.device, iteration.state.generator
+        iteration.source.fetch()
+        with torch.cuda.device(device):
+            self._warm_up()
+            self.graph = torch.cuda.CUDAGraph()
+            self.graph.register_generator_state(generator)
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.losses = StepLosses(*(loss.clone() for loss in iteration.on_device()))
+        self._fetched = True
+
+    def __call__(self) -> StepLosses:
+        if not self._fetched:
+            self.iteration.fetch()
+        self._fetched = False
+        self.iteration.clock.start()
+        self.graph.replay()
+        self.iteration.clock.lap("step")
+        self.iteration.state.step += 1
+        return self.losses
+
+    def _warm_up(self) -> None:
+        state = self.iteration.state
+        for scaler in state.scalers.values():
+            scaler.scale(torch.zeros((), device=self.iteration.device))  # makes its tensors
+        saved = [(tensor, tensor.detach().clone()) for tensor in mutable_tensors(state)]
+        random = state.generator.get_state()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.iteration.on_device()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.no_grad():
+            for tensor, value in saved:
+                tensor.copy_(value)
+        state.generator.set_state(random)
+        state.opt_g.zero_grad()
+        state.opt_d.zero_grad()
+        self.iteration.clock.read()
+
+
+def mutable_tensors(state: TrainingState) -> Iterator[Tensor]:
+    """Every tensor that an iteration changes: weights, buffers, averages, moments, step counts, loss scales."""
+    for network in (state.networks.generator, state.networks.discriminator, state.networks.ema):
+        yield from network.parameters()
+        yield from network.buffers()
+    for optimizer in (state.opt_g, state.opt_d):
+        for values in optimizer.state.values():
+            yield from (value for value in values.values() if isinstance(value, Tensor))
+    for scaler in state.scalers.values():
+        yield from (t for t in (scaler._scale, scaler._growth_tracker) if t is not None)

@@ -1,0 +1,52 @@
+"""One iteration as the loop sees it: fetch a batch; then, on the device alone, draw and step."""
+
+import time
+
+import torch
+
+from fastgan_engine.clock import Clock
+from fastgan_engine.config import Config
+from fastgan_engine.draws import draw
+from fastgan_engine.reference_step import StepLosses
+from fastgan_engine.sources import Source
+from fastgan_engine.state import TrainingState
+from fastgan_engine.step import EngineStep
+
+
+class Iteration:
+    """``iteration()`` advances the state by one step.
+
+    ``on_device`` is the part that a CUDA graph can hold: it reads no value on the host, draws all random numbers from
+    the state's generator on the device, and reads the batch from the source's fixed buffers.
+    """
+
+    def __init__(self, config: Config, state: TrainingState, source: Source, step: EngineStep, clock: Clock) -> None:
+        self.config, self.state, self.source, self.step, self.clock = config, state, source, step, clock
+
+    def __call__(self) -> StepLosses:
+        self.fetch()
+        losses = self.on_device()
+        self.state.step += 1
+        return losses
+
+    def fetch(self) -> None:
+        """Waits for the next batch; the wait is timed as "data"."""
+        begin = time.perf_counter()
+        self.source.fetch()
+        self.clock.add("data", time.perf_counter() - begin)
+        self.clock.start()
+
+    def on_device(self) -> StepLosses:
+        config = self.config
+        draws = draw(
+            config.train.batch,
+            im_size=config.model.im_size,
+            nz=config.model.nz,
+            policy=config.loss.augment,
+            generator=self.state.generator,
+        )
+        return self.step(self.source.reals(), draws)
+
+    @property
+    def device(self) -> torch.device:
+        return self.state.networks.device

@@ -1,0 +1,72 @@
+"""Losses and times of the steps since the last tick."""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from fastgan_engine.clock import Clock
+from fastgan_engine.config import Config
+from fastgan_engine.reference_step import StepLosses
+from fastgan_engine.report import TickReport, read_memory
+from fastgan_engine.state import TrainingState
+
+
+class Ticker:
+    """Sums losses on the device and reads them, with the times, once a tick."""
+
+    def __init__(self, config: Config, state: TrainingState, clock: Clock) -> None:
+        self.config, self.state, self.clock = config, state, clock
+        self._sums: Tensor | None = None
+        self._first_step = state.step
+        self._begin = time.perf_counter()
+
+    def add(self, losses: StepLosses) -> None:
+        values = torch.stack(list(losses))
+        self._sums = values if self._sums is None else self._sums + values
+
+    def read(self) -> TickReport:
+        """The report since the last one. The one place where the host waits for the device.
+
+        Raises:
+            RuntimeError: a loss is not finite.
+        """
+        config, state = self.config, self.state
+        count = state.step - self._first_step
+        assert self._sums is not None
+        losses = dict(zip(StepLosses._fields, (self._sums / count).tolist(), strict=True))
+        now = time.perf_counter()
+        seconds = (now - self._begin) / count
+        laps = {name: total / count * 1e3 for name, total in self.clock.read().items()}
+        self._sums, self._first_step, self._begin = None, state.step, now
+        _check_finite(losses, state.step)
+        scalers = [scaler for scaler in state.scalers.values() if scaler.is_enabled()]
+        return TickReport(
+            step=state.step,
+            steps=config.train.steps,
+            images_per_second=config.train.batch / seconds,
+            ms_step=seconds * 1e3,
+            ms_data=laps.get("data", 0.0),
+            ms_d=laps.get("d"),
+            ms_g=laps.get("g"),
+            memory=read_memory(state.networks.device),
+            losses=losses,
+            seconds_left=seconds * (config.train.steps - state.step),
+            scale=min((scaler.get_scale() for scaler in scalers), default=None),
+            skipped=_skipped_steps(state.step, state.opt_d, state.opt_g) if scalers else 0,
+        )
+
+
+def _check_finite(losses: dict[str, float], step: int) -> None:
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss {name} became {value} before step {step}; the last checkpoint is untouched: go on from it "
+                f"with --resume auto, and with --set precision.dtype=fp32 if it happens again"
+            )
+
+
+def _skipped_steps(steps: int, *optimizers: torch.optim.Optimizer) -> int:
+    """How many updates overflow has skipped: each optimizer counts those it made."""
+    return sum(steps - max((int(s["step"]) for s in optimizer.state.values()), default=0) for optimizer in optimizers)
