@@ -89,12 +89,13 @@ def _load_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, segments_per_set, chann
     return mean, scale, tl.load(bias_ptr + cols, mask=in_cols, other=0.0)
 
 
-@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
+@jit(unspecialised=("units", "rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_apply_kernel(
     x_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr, y_ptr,
-    channels, rows, chunk_rows, segments_per_set,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, segments_per_set,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     factor = noise_factor(noise_weight_ptr, sigma_ptr)
     x_ptr += first * channels * 2
@@ -132,14 +133,15 @@ def _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b):
     return grad_a, grad_a * (a * scale_a[None, :] + bias_a[None, :]) * (1.0 - sigmoid)
 
 
-@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
+@jit(unspecialised=("units", "rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_reduce_kernel(
     x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
     partial_sum_ptr, partial_dot_ptr, partial_gate_ptr,
-    channels, rows, chunk_rows, segments_per_set,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, segments_per_set,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Sums over a chunk of dz and dz (x' - mean) for both halves; the gate, constant over it, multiplies at the end."""
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     factor = noise_factor(noise_weight_ptr, sigma_ptr)
     x_ptr += first * channels * 2
@@ -191,14 +193,15 @@ def _norm_glu_reduce_kernel(
     tl.store(partial_dot_ptr + out + b_cols, total_dot_b, mask=in_cols)
 
 
-@jit(unspecialised=("rows", "chunk_rows", "segments_per_set"))
+@jit(unspecialised=("units", "rows", "chunk_rows", "segments_per_set"))
 def _norm_glu_gradient_kernel(
     x_ptr, grad_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, gate_ptr,
     mean_grad_ptr, mean_dot_ptr, grad_x_ptr, partial_noise_ptr,
-    channels, rows, chunk_rows, segments_per_set,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, segments_per_set,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """dx, and with ``partial_noise_ptr`` each program's sum of dx noise."""
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     factor = noise_factor(noise_weight_ptr, sigma_ptr)
     x_ptr += first * channels * 2
@@ -273,7 +276,7 @@ class _NormGLU(torch.autograd.Function):
         t = _tiling(x, norm, gate)
         launch(
             _norm_glu_apply_kernel, t.grid, x, noise, noise_weight, sigma, mean, rstd, weight, bias, gate, y,
-            t.channels, t.rows, t.chunk_rows, t.segments // norm.sets, **t.meta,
+            t.units, t.rows, t.chunk_rows, t.segments // norm.sets, **t.meta,
         )  # fmt: skip
         ctx.norm = norm
         ctx.save_for_backward(x, noise, mean, rstd, weight, bias, noise_weight, gate, sigma)
@@ -288,7 +291,7 @@ class _NormGLU(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         t = _tiling(x, norm, gate)
         inputs = (x, grad, noise, noise_weight, sigma, mean, rstd, weight, bias, gate)
-        sizes = (t.channels, t.rows, t.chunk_rows, t.segments // norm.sets)
+        sizes = (t.units, t.rows, t.chunk_rows, t.segments // norm.sets)
 
         partial_sum, partial_dot = mean.new_empty((2, t.partials, 2 * t.channels))
         partial_gate = None if gate is None else mean.new_empty((t.partials, t.channels))

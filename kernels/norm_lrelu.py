@@ -78,12 +78,13 @@ def _load_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, channels, cols, in_cols
     return mean[None, :], scale[None, :], tl.load(bias_ptr + cols, mask=in_cols, other=0.0)[None, :]
 
 
-@jit(unspecialised=("rows", "chunk_rows"))
+@jit(unspecialised=("units", "rows", "chunk_rows"))
 def _norm_lrelu_apply_kernel(
     x_ptr, residual_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr,
-    channels, rows, chunk_rows, slope,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, slope,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     base = first * channels
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -100,13 +101,14 @@ def _norm_lrelu_apply_kernel(
         tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@jit(unspecialised=("rows", "chunk_rows"))
+@jit(unspecialised=("units", "rows", "chunk_rows"))
 def _norm_lrelu_reduce_kernel(
     x_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, partial_sum_ptr, partial_dot_ptr,
-    channels, rows, chunk_rows, slope, factor,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, slope, factor,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Sums over a chunk of dz and dz (x - mean)."""
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     base = first * channels
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -129,13 +131,14 @@ def _norm_lrelu_reduce_kernel(
     tl.store(partial_dot_ptr + out, tl.sum(dot, axis=0), mask=in_cols)
 
 
-@jit(unspecialised=("rows", "chunk_rows"))
+@jit(unspecialised=("units", "rows", "chunk_rows"))
 def _norm_lrelu_gradient_kernel(
     x_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, mean_grad_ptr, mean_dot_ptr,
     grad_x_ptr, grad_residual_ptr,
-    channels, rows, chunk_rows, slope, factor,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    units, rows, chunk_rows, slope, factor,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     first, count = chunk_rows_of(rows, chunk_rows)
     base = first * channels
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -179,7 +182,7 @@ class _NormLReLU(torch.autograd.Function):
         t = _tiling(x, norm)
         launch(
             _norm_lrelu_apply_kernel, t.grid, x, residual, mean, rstd, weight, bias, y,
-            t.channels, t.rows, t.chunk_rows, slope, **t.meta,
+            t.units, t.rows, t.chunk_rows, slope, **t.meta,
         )  # fmt: skip
         ctx.norm, ctx.slope, ctx.factor = norm, slope, 1.0 if residual is None else 0.5
         ctx.save_for_backward(x, mean, rstd, weight, bias, sigma)
@@ -194,7 +197,7 @@ class _NormLReLU(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         t = _tiling(x, norm)
         inputs = (x, grad, mean, rstd, weight, bias)
-        settings = (t.channels, t.rows, t.chunk_rows, ctx.slope, ctx.factor)
+        settings = (t.units, t.rows, t.chunk_rows, ctx.slope, ctx.factor)
 
         partial_sum, partial_dot = mean.new_empty((2, t.partials, t.channels))
         launch(_norm_lrelu_reduce_kernel, t.grid, *inputs, partial_sum, partial_dot, *settings, **t.meta)

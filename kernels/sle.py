@@ -51,12 +51,13 @@ def _bin_stop(index, size):
     return ((index + 1) * size + 3) // 4
 
 
-@jit(unspecialised=("height", "width", "chunk_rows"))
+@jit(unspecialised=("units", "height", "width", "chunk_rows"))
 def _pool4_kernel(
-    low_ptr, pooled_ptr, channels, height, width, chunk_rows,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    low_ptr, pooled_ptr, units, height, width, chunk_rows,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """One chunk of the pixels of one bin; ``pooled_ptr``: [image, bin, chunk, channel]."""
+    channels = units * UNIT
     chunk, image, square = tl.program_id(1), tl.program_id(2) // 16, tl.program_id(2) % 16
     top, left = _bin_start(square // 4, height), _bin_start(square % 4, width)
     bin_width = _bin_stop(square % 4, width) - left
@@ -89,12 +90,13 @@ def _cell(index, size, CELLS: tl.constexpr):
     return start, tl.where(alone, _bin_start(own + 1, size), _bin_stop(own, size))
 
 
-@jit(unspecialised=("height", "width", "chunk_rows"))
+@jit(unspecialised=("units", "height", "width", "chunk_rows"))
 def _pool4_gradient_kernel(
-    grad_ptr, grad_low_ptr, channels, height, width, chunk_rows,
-    CELLS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    grad_ptr, grad_low_ptr, units, height, width, chunk_rows,
+    CELLS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """One chunk of the pixels of one cell, all of which have the same gradient."""
+    channels = units * UNIT
     chunk, image, cell = tl.program_id(1), tl.program_id(2) // (CELLS * CELLS), tl.program_id(2) % (CELLS * CELLS)
     top, bottom = _cell(cell // CELLS, height, CELLS)
     left, right = _cell(cell % CELLS, width, CELLS)
@@ -120,11 +122,12 @@ def _pool4_gradient_kernel(
         tl.store(grad_low_ptr + pixels[:, None] * channels + cols[None, :], values, mask=mask)
 
 
-@jit(unspecialised=("rows", "chunk_rows"))
+@jit(unspecialised=("units", "rows", "chunk_rows"))
 def _gate_kernel(
-    high_ptr, logit_ptr, y_ptr, channels, rows, chunk_rows,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    high_ptr, logit_ptr, y_ptr, units, rows, chunk_rows,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     chunk, image = tl.program_id(1), tl.program_id(2)
     base = (image.to(tl.int64) * rows + chunk * chunk_rows) * channels
     count = tl.minimum(chunk_rows, rows - chunk * chunk_rows)
@@ -139,14 +142,18 @@ def _gate_kernel(
         tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@jit(unspecialised=("rows", "chunk_rows"))
+@jit(unspecialised=("units", "rows", "chunk_rows"))
 def _gate_gradient_kernel(
-    grad_ptr, y_ptr, logit_ptr, grad_high_ptr, partial_ptr, channels, rows, chunk_rows,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    grad_ptr, y_ptr, logit_ptr, grad_high_ptr, partial_ptr, units, rows, chunk_rows,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Gradient of high, and a chunk's part of the gradient of the logits: (1 - s) sum of g y."""
+    channels = units * UNIT
     chunk, image = tl.program_id(1), tl.program_id(2)
     base = (image.to(tl.int64) * rows + chunk * chunk_rows) * channels
+    grad_ptr += base
+    y_ptr += base
+    grad_high_ptr += base
     count = tl.minimum(chunk_rows, rows - chunk * chunk_rows)
     cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels
@@ -156,11 +163,11 @@ def _gate_gradient_kernel(
         r = start + tl.arange(0, ROWS)
         mask = (r < count)[:, None] & in_cols[None, :]
         offsets = r[:, None] * channels + cols[None, :]
-        grad = tl.load(grad_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
-        total += grad * tl.load(y_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
-        tl.store(grad_high_ptr + base + offsets, (grad * gate[None, :]).to(grad_high_ptr.dtype.element_ty), mask=mask)
+        grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        total += grad * tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        tl.store(grad_high_ptr + offsets, (grad * gate[None, :]).to(grad_high_ptr.dtype.element_ty), mask=mask)
     out = (image * tl.num_programs(1) + chunk) * channels + cols
-    tl.store(partial_ptr + out, tl.sum(total, axis=0) * (1.0 - gate), mask=in_cols)
+    tl.store(partial_ptr + out, tl.sum(total * (1.0 - gate[None, :]), axis=0), mask=in_cols)
 
 
 class _Pool4(torch.autograd.Function):
@@ -175,7 +182,7 @@ class _Pool4(torch.autograd.Function):
             t = tiling(channels, height * width // BINS**2, batch * BINS**2)
         dtype = low.dtype if t.chunks == 1 else torch.float32
         pooled = low.new_empty((t.partials, channels), dtype=dtype)
-        launch(_pool4_kernel, t.grid, low, pooled, channels, height, width, t.chunk_rows, **t.meta)
+        launch(_pool4_kernel, t.grid, low, pooled, t.units, height, width, t.chunk_rows, **t.meta)
         ctx.shape, ctx.dtype = low.shape, low.dtype
         if t.chunks > 1:
             pooled = segment_sum(pooled, t.segments, low.dtype)
@@ -189,7 +196,7 @@ class _Pool4(torch.autograd.Function):
         t = tiling(channels, cdiv(height, BINS) * cdiv(width, BINS), batch * cells**2)
         grad_low = torch.empty(ctx.shape, dtype=ctx.dtype, device=grad.device, memory_format=torch.channels_last)
         launch(
-            _pool4_gradient_kernel, t.grid, grad.contiguous(), grad_low, channels, height, width, t.chunk_rows,
+            _pool4_gradient_kernel, t.grid, grad.contiguous(), grad_low, t.units, height, width, t.chunk_rows,
             CELLS=cells, **t.meta,
         )  # fmt: skip
         return grad_low
@@ -203,7 +210,7 @@ class _Gate(torch.autograd.Function):
         batch, channels, height, width = high.shape
         y = torch.empty_like(high, memory_format=torch.channels_last)
         t = tiling(channels, height * width, batch)
-        launch(_gate_kernel, t.grid, high, logit, y, channels, t.rows, t.chunk_rows, **t.meta)
+        launch(_gate_kernel, t.grid, high, logit, y, t.units, t.rows, t.chunk_rows, **t.meta)
         ctx.save_for_backward(y, logit)
         return y
 
@@ -218,7 +225,7 @@ class _Gate(torch.autograd.Function):
         partial_logit = y.new_empty((t.partials, channels), dtype=torch.float32)
         launch(
             _gate_gradient_kernel, t.grid, grad, y, logit, grad_high, partial_logit,
-            channels, t.rows, t.chunk_rows, **t.meta,
+            t.units, t.rows, t.chunk_rows, **t.meta,
         )  # fmt: skip
         return grad_high, segment_sum(partial_logit, batch, logit.dtype)
 
