@@ -14,7 +14,7 @@ from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
 from fastgan_engine.kernels.tables import addresses, begins_aligned, split_by_alignment
 
 # Elements that one program works on.
-CHUNK = 2048
+CHUNK = 1024
 # Elements of float32 in a wide memory access.
 WIDE = 4
 
