@@ -9,11 +9,14 @@ from torch import nn
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
+from fastgan_engine.fast.weights import SpectralWeights
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.networks import Discriminator, Generator
 from fastgan_engine.reconstruction import ReconstructionLoss
 from fastgan_engine.state import Networks, TrainingState
 from fastgan_engine.step import EngineStep, StepSettings
+
+INITIAL_POWER_ITERATIONS = 5
 
 
 def build_networks(config: Config, device: torch.device) -> Networks:
@@ -25,10 +28,18 @@ def build_networks(config: Config, device: torch.device) -> Networks:
         discriminator = Discriminator(model.im_size, ndf=model.ndf, nc=model.nc, skip=model.skip, decode=model.decode)
         ema = _generator(config)
     ema.load_state_dict(generator.state_dict())
+    _converge_singular_vectors(ema)
     memory_format = torch.channels_last if config.precision.channels_last else torch.contiguous_format
     for network in (generator, discriminator, ema):
         network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return Networks(generator, discriminator, ema.requires_grad_(False))
+
+
+def _converge_singular_vectors(network: nn.Module) -> None:
+    """Makes the spectral norms of an untrained network the true ones, so that it can be sampled before any step."""
+    weights = SpectralWeights(network, dtype=torch.float32, impl="reference")
+    for _ in range(INITIAL_POWER_ITERATIONS):
+        weights.ready(grad=False)
 
 
 def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> TrainingState:

@@ -68,7 +68,7 @@ class Trainer:
                 f"cannot change within a run; start a new one with another --out"
             ) from error
         self._saved_at = self.state.step
-        if content["data_hash"] != self.images.hash:
+        if content["data_hash"] not in ("", self.images.hash):  # an imported run knows no images
             self.screen.event("note: the training images have changed since the checkpoint was written")
 
     def train(self) -> bool:
