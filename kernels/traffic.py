@@ -2,7 +2,7 @@
 
 The kernel's own code runs in Triton's interpreter with made-up addresses: a load adds the bytes of its unmasked
 elements and gives zeros, a store only adds. What is counted is what the kernel asks for, so an element read twice
-counts twice, whatever a cache would save.
+counts twice, whatever a cache would save. An address outside its tensor's memory is an error.
 
 A large grid is not run in full. Along each axis the first program, the middle one and the last are run and the middle
 one stands for all others: exact as long as only the first and last programs of an axis have ragged masks.
@@ -48,6 +48,7 @@ class StandIn:
 
     def __init__(self, tensor: Tensor, address: int = 0) -> None:
         self.dtype = tensor.dtype
+        self.memory = range(address, address + tensor.untyped_storage().nbytes())
         self._address = address + tensor.storage_offset() * tensor.element_size()
 
     def data_ptr(self) -> int:
@@ -58,7 +59,11 @@ class StandIn:
 
 
 def traffic(launch: Launch) -> Traffic:
-    """Bytes that ``launch`` moves, and the least it could; of real CPU tensors the contents are read (tables)."""
+    """Bytes that ``launch`` moves, and the least it could; of real CPU tensors the contents are read (tables).
+
+    Raises:
+        IndexError: the kernel goes outside the memory of a tensor, for example because an offset overflows 32 bits.
+    """
     from triton.runtime import interpreter
 
     kernel = _interpreted(launch.kernel)
@@ -66,10 +71,11 @@ def traffic(launch: Launch) -> Traffic:
     arguments = inspect.getcallargs(kernel.fn, *launch.args, **options)
     standing = _stand_ins(arguments)
     readable = [value for value in arguments.values() if isinstance(value, Tensor) and _is_readable(value)]
+    memories = [stand_in.memory for stand_in in standing.values()]
     total: Counter[tuple[str, str]] = Counter()
     counter: Counter[tuple[str, int]] = Counter()
     grid = (*launch.grid, 1, 1)[:3]
-    with _interpreting(interpreter, kernel), _counting(interpreter, counter, readable):
+    with _interpreting(interpreter, kernel), _counting(interpreter, counter, readable, memories):
         converted = _convert(interpreter, kernel, {**arguments, **standing})
         interpreter.interpreter_builder.set_grid_dim(*grid)
         for program in itertools.product(*map(_sample, grid)):
@@ -150,7 +156,9 @@ def _convert(interpreter: Any, kernel: Any, arguments: dict[str, Any]) -> dict[s
 
 
 @contextmanager
-def _counting(interpreter: Any, counter: Counter[tuple[str, int]], readable: list[Tensor]) -> Iterator[None]:
+def _counting(
+    interpreter: Any, counter: Counter[tuple[str, int]], readable: list[Tensor], memories: list[range]
+) -> Iterator[None]:
     """Loads and stores of the interpreter add to ``counter``, by kind and address; loads read ``readable`` only."""
     builder = interpreter.interpreter_builder
     ranges = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in readable]
@@ -161,7 +169,9 @@ def _counting(interpreter: Any, counter: Counter[tuple[str, int]], readable: lis
         addresses = pointers.data[mask.data]
         if addresses.size == 0:
             return False
-        address = int(addresses.flat[0])
+        address, last = int(addresses.min()), int(addresses.max())
+        if last > _BASE - _SPACING and not any(address in memory and last in memory for memory in memories):
+            raise IndexError(f"a {kind} goes outside its tensor")
         counter[kind, address] += addresses.size * (pointers.get_element_ty().primitive_bitwidth // 8)
         return any(start <= address < stop for start, stop in ranges)
 

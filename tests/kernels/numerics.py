@@ -7,6 +7,10 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fastgan_engine.kernels.launch import record_launches
+from fastgan_engine.kernels.traffic import traffic
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Granted beside twice eager's error, in units in the last place (see ``assert_as_good_as_eager``).
@@ -147,3 +151,19 @@ def assert_as_good_as_eager(
 
 def _largest_error(x: Tensor, exact: Tensor) -> float:
     return (x.detach().double() - exact.detach()).abs().max().item()
+
+
+def check_wide_offsets(function: Callable[[], Tensor], *kernels: str) -> None:
+    """The named kernels, as ``function`` and its backward pass launch them on huge fake maps, stay within them.
+
+    The first, the middle and the last program of each axis run with made-up addresses, of which none may lie outside
+    its tensor, as one whose offset overflows 32 bits does.
+    """
+    with FakeTensorMode(), record_launches() as launches:
+        function().sum().backward()
+    chosen = {launch.name: launch for launch in launches if launch.name in kernels}
+    assert set(chosen) == set(kernels)
+    for launch in chosen.values():
+        assert max(t.numel() for t in launch.tensors.values()) > 2**31
+        counted = traffic(launch)
+        assert 1 <= counted.moved / counted.minimum < 1.2, f"{launch.name}: {counted}"

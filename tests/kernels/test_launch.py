@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -78,18 +79,34 @@ def test_traffic_needs_no_interpreter_mode():
 
 @jit
 def _three_loads_kernel(x_ptr, table_ptr, y_ptr, BLOCK: tl.constexpr):
-    first = tl.load(table_ptr)
-    offsets = first + tl.arange(0, BLOCK)
+    count = tl.load(table_ptr)
+    offsets = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offsets) + tl.load(x_ptr + offsets)
-    tl.store(y_ptr + offsets, x, mask=offsets < first + 2)
+    tl.store(y_ptr + offsets, x, mask=offsets < count)
 
 
 def test_traffic_counts_a_second_load_but_not_as_needed():
     with record_launches() as launches:
-        table = torch.tensor([3])  # read, so that kernels may follow tables
+        table = torch.tensor([2])  # read, so that kernels may follow tables
         with FakeTensorMode(allow_non_fake_inputs=True):
             launch(_three_loads_kernel, (1,), torch.empty(8), table, torch.empty(100), BLOCK=8)
     assert traffic(launches[0]) == Traffic(moved=8 + 2 * 32 + 8, minimum=8 + 32 + 8)
+
+
+@jit
+def _narrow_kernel(x_ptr, stride, BLOCK: tl.constexpr):
+    tl.store(x_ptr + tl.program_id(0) * stride + tl.arange(0, BLOCK), 0.0)
+
+
+def test_traffic_sees_offsets_that_overflow_32_bits():
+    for programs, fits in ((2**10, True), (2**12, False)):
+        with FakeTensorMode(), record_launches() as launches:
+            launch(_narrow_kernel, (programs,), torch.empty(programs * 2**20), 2**20, BLOCK=16)
+        if fits:
+            assert traffic(launches[0]).moved == programs * 64
+        else:
+            with pytest.raises(IndexError, match="a store goes outside its tensor"):
+                traffic(launches[0])
 
 
 def test_rounding_helpers():

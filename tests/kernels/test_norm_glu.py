@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from fastgan_engine.kernels.launch import record_launches
 from fastgan_engine.kernels.norm_glu import _self_test, norm_glu, norm_glu_reference
-from tests.kernels.numerics import DEVICES, DTYPES, SHAPES, check_against_eager, map_shapes, poisoned, random_map
+from tests.kernels.numerics import (
+    DEVICES,
+    DTYPES,
+    SHAPES,
+    check_against_eager,
+    check_wide_offsets,
+    map_shapes,
+    poisoned,
+    random_map,
+)
 
 GRADIENTS = ("x", "weight", "bias")
 BUFFERS = ("running_mean", "running_var")
@@ -192,6 +201,24 @@ def test_unneeded_gradients_are_none_and_cost_no_launch():
         "norm_glu_gradient_kernel",
     ]
     assert all(arguments[name].grad is None for name in ("weight", "gate", "noise_weight"))
+
+
+def test_offsets_beyond_32_bits():
+    """[32768, 2048, 8, 8] is 2^32 elements; one segment an image keeps the loops short."""
+
+    def call() -> Tensor:
+        x = torch.empty(2**15, 2048, 8, 8, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+        parameters = [torch.empty(2048) for _ in range(4)]
+        gate = torch.empty(2**15, 1024, dtype=torch.float16)
+        return fused(x.requires_grad_(), *parameters, gate=gate, groups=2**14)
+
+    check_wide_offsets(
+        call,
+        "norm_statistics_kernel",
+        "norm_glu_apply_kernel",
+        "norm_glu_reduce_kernel",
+        "norm_glu_gradient_kernel",
+    )
 
 
 def test_deterministic():

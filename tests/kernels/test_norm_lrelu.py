@@ -10,7 +10,15 @@ from torch import nn
 
 from fastgan_engine.kernels.launch import record_launches
 from fastgan_engine.kernels.norm_lrelu import _self_test, norm_lrelu, norm_lrelu_reference
-from tests.kernels.numerics import DEVICES, DTYPES, SHAPES, check_against_eager, map_shapes, random_map
+from tests.kernels.numerics import (
+    DEVICES,
+    DTYPES,
+    SHAPES,
+    check_against_eager,
+    check_wide_offsets,
+    map_shapes,
+    random_map,
+)
 
 BUFFERS = ("running_mean", "running_var")
 fused = partial(norm_lrelu, impl="triton")
@@ -112,6 +120,17 @@ def test_three_launches_each_way_and_none_for_what_nobody_asked():
     ]
     assert launches[-1].tensors.keys() >= {"grad_x_ptr"}
     assert "grad_residual_ptr" not in launches[-1].tensors
+
+
+def test_offsets_beyond_32_bits():
+    """[32768, 2048, 8, 8] is 2^32 elements; one segment an image keeps the loops short."""
+
+    def call() -> torch.Tensor:
+        x = torch.empty(2**15, 2048, 8, 8, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+        parameters = [torch.empty(2048) for _ in range(4)]
+        return fused(x.requires_grad_(), *parameters, residual=torch.empty_like(x), groups=2**15)
+
+    check_wide_offsets(call, "norm_lrelu_apply_kernel", "norm_lrelu_reduce_kernel", "norm_lrelu_gradient_kernel")
 
 
 BAD = {

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan_engine.kernels.launch import record_launches
-from fastgan_engine.kernels.sle import _Pool4, _self_test, sle, sle_reference
-from tests.kernels.numerics import DEVICES, DTYPES, check_against_eager, random_map
+from fastgan_engine.kernels.sle import _Gate, _Pool4, _self_test, sle, sle_reference
+from tests.kernels.numerics import DEVICES, DTYPES, check_against_eager, check_wide_offsets, random_map
 
 fused = partial(sle, impl="triton")
 
@@ -99,6 +99,19 @@ def test_one_pass_over_each_map():
         "segment_sum_kernel",
         "pool4_gradient_kernel",
     ]
+
+
+def test_offsets_beyond_32_bits():
+    def gate() -> torch.Tensor:
+        high = torch.empty(2**15, 2048, 8, 8, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+        return _Gate.apply(high.requires_grad_(), torch.empty(2**15, 2048, dtype=torch.float16))
+
+    def pool() -> torch.Tensor:
+        low = torch.empty(2**10, 2**12, 32, 32, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+        return _Pool4.apply(low.requires_grad_())
+
+    check_wide_offsets(gate, "gate_kernel", "gate_gradient_kernel")
+    check_wide_offsets(pool, "pool4_kernel", "pool4_gradient_kernel")
 
 
 BAD = {
