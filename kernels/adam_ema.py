@@ -110,7 +110,7 @@ class AdamEma(torch.optim.Adam):
         return torch.stack(norms).isfinite().all().logical_not().float()
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
+    def step(
         self,
         closure: Callable[[], Any] | None = None,
         *,
@@ -130,7 +130,8 @@ class AdamEma(torch.optim.Adam):
         found_inf = getattr(self, "found_inf", None) if found_inf is None else found_inf
         if self.triton:
             group = self.param_groups[0]
-            rates = adam_ema_kernels.Rates(group["lr"], *group["betas"], group["eps"], self.decay)
+            beta1, beta2 = group["betas"]
+            rates = adam_ema_kernels.Rates(group["lr"], beta1, beta2, group["eps"], self.decay)
             self._kernels().step(self._grads(), rates, grad_scale, found_inf)
         else:
             self._step_reference(self._grads(), grad_scale, found_inf)
@@ -148,8 +149,8 @@ class AdamEma(torch.optim.Adam):
 
     def _kernels(self) -> adam_ema_kernels.Plan:
         if self._plan is None or not self._plan.is_current():
-            moments = (self._moments(name) for name in ("exp_avg", "exp_avg_sq"))
-            state = adam_ema_kernels.State(self.weights, *moments, self.emas, self.copies, self._steps)
+            exp_avgs, exp_avg_sqs = self._moments("exp_avg"), self._moments("exp_avg_sq")
+            state = adam_ema_kernels.State(self.weights, exp_avgs, exp_avg_sqs, self.emas, self.copies, self._steps)
             self._plan = adam_ema_kernels.Plan(state)
         return self._plan
 

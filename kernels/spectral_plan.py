@@ -125,7 +125,8 @@ class Plan:
 
     def pointers(self) -> _Pointers:
         """Addresses of weights and vectors; looked up again each time, since loading may have moved them."""
-        now = [addresses([layer[part] for layer in self.layers]) for part in range(3)]
+        layers = self.layers
+        now = [addresses(t) for t in ([x.weight for x in layers], [x.u for x in layers], [x.v for x in layers])]
         if self._pointers is None or self._pointers.addresses != now:
             self._pointers = _Pointers(now, *(self._table(part, torch.int64) for part in now))
         return self._pointers

@@ -29,7 +29,7 @@ def starts(sizes: Sequence[int]) -> list[int]:
 
 def begins_aligned(tensor: Tensor) -> bool:
     """Whether it begins at a multiple of 16 bytes, as memory is allocated, fake or not."""
-    return tensor.storage_offset() * tensor.element_size() % ACCESS == 0
+    return int(tensor.storage_offset()) * tensor.element_size() % ACCESS == 0
 
 
 def split_by_alignment(
