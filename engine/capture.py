@@ -78,4 +78,5 @@ def mutable_tensors(state: TrainingState) -> Iterator[Tensor]:
         for values in optimizer.state.values():
             yield from (value for value in values.values() if isinstance(value, Tensor))
     for scaler in state.scalers.values():
-        yield from (t for t in (scaler._scale, scaler._growth_tracker) if t is not None)
+        if scaler.is_enabled() and scaler._scale is not None and scaler._growth_tracker is not None:
+            yield from (scaler._scale, scaler._growth_tracker)

@@ -97,7 +97,7 @@ def test_a_run_leaves_everything(images: PreparedSet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_resume_is_exact(images: PreparedSet, tmp_path: Path, dtype: str) -> None:
-    """10 steps are 5 steps and 5 more from the checkpoint: weights, averages, optimizers, random numbers, to the bit."""
+    """10 steps are 5 steps and 5 more from the checkpoint: weights, optimizers, random numbers, to the bit."""
 
     def config(steps: int) -> Config:
         base = config_of(steps)
