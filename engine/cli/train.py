@@ -99,7 +99,7 @@ def _absolute(path: Path | None) -> str | None:
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a run writes; the checkpoint it goes on from and the configuration that was saved with it, if any."""
+    """Where a run writes; the checkpoint it goes on from, and the configuration saved with it, if any."""
 
     folder: Path
     checkpoint: Path | None = None
@@ -135,8 +135,7 @@ def _start_in(folder: Path) -> _Start:
     from fastgan_engine.run_folder import RunFolder
 
     run = RunFolder(folder)
-    checkpoint = run.latest_checkpoint()
-    return _Start(folder, checkpoint, run.config if checkpoint is not None and run.config.is_file() else None)
+    return _Start(folder, run.latest_checkpoint(), run.config if run.config.is_file() else None)
 
 
 def _start_at(checkpoint: Path) -> _Start:

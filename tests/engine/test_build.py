@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import torch
+from torch import nn
 
 from fastgan_engine.build import build_networks, build_optimizer, build_state, build_step
 from fastgan_engine.errors import UserError
@@ -31,10 +32,32 @@ def test_networks_are_reproducible_from_the_seed_alone() -> None:
 def test_average_begins_as_the_generator_and_takes_no_gradient() -> None:
     networks = build_networks(small_config(), CPU)
     live, ema = networks.generator.state_dict(), networks.ema.state_dict()
-    torch.testing.assert_close(dict(ema), dict(live), rtol=0, atol=0)
-    assert all(ema[name].data_ptr() != value.data_ptr() for name, value in live.items() if value.numel())
+    for name, value in live.items():
+        assert ema[name].data_ptr() != value.data_ptr()
+        if not name.endswith(("weight_u", "weight_v")):
+            assert torch.equal(ema[name], value), name
     assert not any(p.requires_grad for p in networks.ema.parameters())
     assert all(p.requires_grad for p in networks.generator.parameters())
+
+
+def test_average_can_be_sampled_before_the_first_step() -> None:
+    """Its spectral norms are near the true ones; those that random vectors give are not."""
+
+    def ratios(network: nn.Module) -> list[float]:
+        found = []
+        for module in network.modules():
+            if hasattr(module, "weight_orig"):
+                weight = module.weight_orig.detach().double()
+                weight = weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight
+                u, v = module.weight_u.double(), module.weight_v.double()
+                assert (u.norm().item(), v.norm().item()) == pytest.approx((1, 1), abs=1e-5)
+                matrix = weight.flatten(1)
+                found.append((u @ matrix @ v / torch.linalg.svdvals(matrix)[0]).item())
+        return found
+
+    networks = build_networks(small_config(), CPU)
+    assert min(ratios(networks.ema)) > 0.85
+    assert min(ratios(networks.generator)) < 0.5
 
 
 def test_configuration_reaches_the_networks() -> None:
@@ -57,12 +80,25 @@ def test_memory_format(channels_last: bool) -> None:
 
 def test_adam_has_the_configured_settings() -> None:
     config = small_config(train={"lr": 3e-4, "beta1": 0.25, "beta2": 0.9})
-    network = torch.nn.Linear(2, 2)
-    optimizer = build_optimizer(config, network, CPU)
-    assert type(optimizer) is torch.optim.Adam
+    network = nn.Linear(2, 2)
+    optimizer = build_optimizer(config, network)
+    assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.25, 0.9), 0)
     assert group["params"] == list(network.parameters())
+
+
+def test_optimizer_of_the_generator_moves_the_average() -> None:
+    state = build_state(small_config(train={"lr": 0.5, "ema_decay": 0.75}), CPU, torch.float32)
+    live, ema = state.networks.generator, state.networks.ema
+    before = [p.clone() for p in ema.parameters()]
+    for p in (*live.parameters(), *state.networks.discriminator.parameters()):
+        p.grad = torch.ones_like(p)
+    state.opt_d.step()
+    torch.testing.assert_close(list(ema.parameters()), before, rtol=0, atol=0)
+    state.opt_g.step()
+    wanted = [0.75 * old + 0.25 * new for old, new in zip(before, live.parameters(), strict=True)]
+    torch.testing.assert_close(list(ema.parameters()), wanted)
 
 
 def test_missing_apex_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +108,7 @@ def test_missing_apex_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UserError, match=r"(?s)engine.optimizer = \"apex\" needs NVIDIA apex.*another project.*\"adam\""
     ):
-        build_optimizer(config, torch.nn.Linear(2, 2), CPU)
+        build_optimizer(config, nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(("dtype", "scaled"), [(torch.float32, False), (torch.bfloat16, False), (torch.float16, True)])

@@ -58,6 +58,13 @@ def test_panel_at_80_columns_keeps_its_lines_in_a_long_run() -> None:
     assert "reconstruction 123.456  G -10.123" in text
 
 
+def test_step_in_one_cuda_graph_is_not_split(capsys: pytest.CaptureFixture[str]) -> None:
+    graph = {"ms_d": None, "ms_g": None}
+    assert any("65 ms: data wait 1, D and G 64 " in line for line in rendered(80, **graph))
+    PlainScreen().tick(report(**graph))
+    assert "65 ms/step (data wait 1, D and G 64)" in capsys.readouterr().out
+
+
 def test_panel_without_fp16_has_no_row_for_it() -> None:
     assert not any("fp16" in line for line in rendered(80))
 
