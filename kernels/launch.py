@@ -8,6 +8,7 @@ Triton is optional (it does not exist on macOS): where it is absent ``triton`` i
 functions and ``launch`` is never reached, because ``dispatch`` chooses the reference.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
@@ -27,7 +26,7 @@ except ImportError:
     triton, tl = None, SimpleNamespace(constexpr=None)
 
 # Triton decides at the ``jit`` decorator whether a kernel is interpreted, hence once, here.
-INTERPRETED: bool = triton is not None and bool(triton.knobs.runtime.interpret)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Compile options of every kernel. Contraction to fused multiply-add is pinned because Triton's default changes.
 OPTIONS = {"enable_fp_fusion": True}
 

@@ -306,7 +306,7 @@ class _NormGLU(torch.autograd.Function):
         launch(_norm_glu_gradient_kernel, t.grid, *inputs, *means, grad_x, partial_noise, *sizes, **t.meta)
 
         grad_noise = grad_gate = grad_sigma = None
-        if needs_gate:
+        if partial_gate is not None and needs_gate:
             grad_gate = segment_sum(partial_gate, t.segments, gate.dtype).reshape(gate.shape)
         if needs_sigma:
             grad_sigma = sigma_gradient(norm, sigma, mean, rstd, weight, mean_dot, grad_weight, grad_bias, count)

@@ -49,7 +49,7 @@ class StandIn:
     def __init__(self, tensor: Tensor, address: int = 0) -> None:
         self.dtype = tensor.dtype
         self.memory = range(address, address + tensor.untyped_storage().nbytes())
-        self._address = address + tensor.storage_offset() * tensor.element_size()
+        self._address = address + int(tensor.storage_offset()) * tensor.element_size()
 
     def data_ptr(self) -> int:
         return self._address

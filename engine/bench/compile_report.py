@@ -110,7 +110,7 @@ def compile_launches(launches: Iterable[Launch], arch: str) -> list[Resources]:
 
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), WARP)
     backend = make_backend(target)
-    sources = {}
+    sources: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
     for launch in launches:
         source, options = _source(launch, backend, ASTSource)
         sources.setdefault((source.hash(), str(options)), (source, options))

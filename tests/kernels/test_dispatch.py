@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +57,28 @@ def test_without_triton_auto_falls_back_and_triton_raises(monkeypatch):
     assert not use_triton("op", "auto", on_cuda())
     with pytest.raises(RuntimeError, match="Triton is not installed"):
         use_triton("op", "triton", on_cuda())
+
+
+WITHOUT_TRITON = """
+import importlib, pkgutil, sys
+sys.modules["triton"] = None
+import torch, fastgan_engine.kernels as kernels
+for module in pkgutil.iter_modules(kernels.__path__):
+    importlib.import_module(f"fastgan_engine.kernels.{module.name}")
+from fastgan_engine.kernels.norm_lrelu import norm_lrelu
+print(norm_lrelu(torch.ones(2, 1, 1, 1), *(torch.ones(1) for _ in range(4))).tolist())
+"""
+
+
+def test_every_module_imports_and_references_run_without_triton():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[[[[1.0]]], [[[1.0]]]]"
+
+
+def test_importing_the_package_imports_neither_triton_nor_torch():
+    code = "import sys, fastgan_engine.kernels; print({'torch', 'triton'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
