@@ -106,8 +106,10 @@ class AdamEma(torch.optim.Adam):
         grads = self._grads()
         if self.triton:
             return self._kernels().find_inf(grads)
-        norms = torch._foreach_norm([grad for grad in grads if grad is not None], float("inf"))
-        return torch.stack(norms).isfinite().all().logical_not().float()
+        # The smallest and the largest value, since a NaN is both: one fast pass over the memory of each.
+        flat = [grad.as_strided((grad.numel(),), (1,)) for grad in grads if grad is not None]
+        extremes = [value for grad in flat for value in torch.aminmax(grad)]
+        return torch.stack(extremes).isfinite().all().logical_not().float()
 
     @torch.no_grad()
     def step(

@@ -138,7 +138,7 @@ def _color(x: Tensor, params: DiffAugParams, brightness: Tensor | None) -> Tenso
     assert params.contrast is not None
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     s, c = (value.to(wide.dtype).view(-1, 1, 1, 1) for value in (params.saturation, params.contrast))
-    pixel = wide.mean(1, keepdim=True)
+    pixel = sum(wide.split(1, dim=1)) / wide.shape[1]
     constant = (1 - c) * pixel.mean((2, 3), keepdim=True)
     if brightness is not None:
         constant = constant + brightness.to(wide.dtype).view(-1, 1, 1, 1)
@@ -156,8 +156,12 @@ def _move(x: Tensor, params: DiffAugParams, direction: int) -> Tensor:
         zero = zero | (cut_y[:, :, None] & cut_x[:, None, :])
     y = x.permute(0, 2, 3, 1)
     if params.shift_y is not None:
-        image = torch.arange(x.shape[0], device=x.device)[:, None, None]
-        y = y[image, rows.clamp(0, x.shape[2] - 1)[:, :, None], columns.clamp(0, x.shape[3] - 1)[:, None, :]]
+        batch, height, width, channels = y.shape
+        first_row = torch.arange(0, batch * height, height, device=x.device)[:, None]
+        row = (first_row + rows.clamp(0, height - 1))[:, :, None]
+        pixel = row * width + columns.clamp(0, width - 1)[:, None, :]
+        # Whole pixels by one index: several times faster on the CPU than an index an axis.
+        y = y.reshape(-1, channels).index_select(0, pixel.flatten()).view_as(y)
     return y.masked_fill(zero[..., None], 0).permute(0, 3, 1, 2)
 
 

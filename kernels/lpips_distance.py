@@ -28,8 +28,8 @@ from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_tr
 from fastgan_engine.kernels.launch import cdiv, jit, launch, next_power_of_2, tl
 
 EPS = 1e-10
-# Elements of a tile of pixels and channels in a kernel.
-TILE = 2048
+# Elements of a tile of pixels and channels in a kernel, and of the weights that one tile pays for.
+TILE, WEIGHTS_A_TILE = 2048, 128
 # The reference works through the maps in blocks: on the CPU of 1 MiB in float32, which stays in a core's cache.
 CPU_BLOCK, BLOCK = 1 << 18, 1 << 25
 
@@ -101,48 +101,60 @@ def _gradient(x: Tensor, norm: Tensor, inverse: Tensor, we: Tensor, grad: Tensor
 
 
 @jit
-def _lpips_distance_tile(a_ptr, b_ptr, weight_ptr, pixels, CHANNELS: tl.constexpr, PADDED: tl.constexpr,
-                         PIXELS: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
-    """One tile [PIXELS, PADDED] of an image: offsets, mask, a, b, weights, |a|, |b| and the difference e."""
-    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+def _load_weight(weight_ptr, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
+    channel = tl.arange(0, PADDED)
+    return tl.load(weight_ptr + channel, mask=channel < CHANNELS, other=0.0)[None, :]
+
+
+@jit
+def _load_tile(a_ptr, b_ptr, pixels, tile, CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr):
+    """Tile number ``tile``, [PIXELS, PADDED], of this program's image: offsets, mask, a and b."""
+    pixel = tile * PIXELS + tl.arange(0, PIXELS)
     channel = tl.arange(0, PADDED)
     mask = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
     offset = (tl.program_id(0).to(tl.int64) * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
     a = tl.load(a_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    weight = tl.load(weight_ptr + channel, mask=channel < CHANNELS, other=0.0)[None, :]
-    norm_a = tl.sqrt(tl.sum(a * a, axis=1))[:, None]
-    norm_b = tl.sqrt(tl.sum(b * b, axis=1))[:, None]
-    e = a * (1.0 / (norm_a + EPS)) - b * (1.0 / (norm_b + EPS))
-    return offset, mask, a, b, weight, norm_a, norm_b, e
+    return offset, mask, a, b
+
+
+@jit
+def _norm(x):
+    return tl.sqrt(tl.sum(x * x, axis=1))[:, None]
 
 
 @jit
 def _lpips_distance_fwd_kernel(
     a_ptr, b_ptr, weight_ptr, partial_ptr, pixels,
-    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, EPS: tl.constexpr,
+    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, TILES: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    _, _, _, _, weight, _, _, e = _lpips_distance_tile(a_ptr, b_ptr, weight_ptr, pixels, CHANNELS, PADDED, PIXELS, EPS)
-    total = tl.sum(tl.sum(weight * e * e, axis=1), axis=0)
-    tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1), total)
+    """Partial sum of TILES tiles of an image."""
+    weight = _load_weight(weight_ptr, CHANNELS, PADDED)
+    total = tl.zeros([PIXELS], dtype=tl.float32)
+    for step in range(TILES):
+        _, _, a, b = _load_tile(a_ptr, b_ptr, pixels, tl.program_id(1) * TILES + step, CHANNELS, PADDED, PIXELS)
+        e = a * (1.0 / (_norm(a) + EPS)) - b * (1.0 / (_norm(b) + EPS))
+        total += tl.sum(weight * e * e, axis=1)
+    tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1), tl.sum(total))
 
 
 @jit
 def _lpips_distance_bwd_kernel(
     grad_ptr, a_ptr, b_ptr, weight_ptr, grad_a_ptr, grad_b_ptr, pixels,
-    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, EPS: tl.constexpr,
+    CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, TILES: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    offset, mask, a, b, weight, norm_a, norm_b, e = _lpips_distance_tile(
-        a_ptr, b_ptr, weight_ptr, pixels, CHANNELS, PADDED, PIXELS, EPS
-    )
+    weight = _load_weight(weight_ptr, CHANNELS, PADDED)
     grad = tl.load(grad_ptr + tl.program_id(0)).to(tl.float32) * 2.0 / pixels
-    we = weight * e
-    if grad_a_ptr is not None:
-        grad_a = grad * _lpips_distance_gradient(a, norm_a, we, EPS)
-        tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=mask)
-    if grad_b_ptr is not None:
-        grad_b = -grad * _lpips_distance_gradient(b, norm_b, we, EPS)
-        tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=mask)
+    for step in range(TILES):
+        offset, mask, a, b = _load_tile(a_ptr, b_ptr, pixels, tl.program_id(1) * TILES + step, CHANNELS, PADDED, PIXELS)
+        norm_a, norm_b = _norm(a), _norm(b)
+        we = weight * (a * (1.0 / (norm_a + EPS)) - b * (1.0 / (norm_b + EPS)))
+        if grad_a_ptr is not None:
+            grad_a = grad * _lpips_distance_gradient(a, norm_a, we, EPS)
+            tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=mask)
+        if grad_b_ptr is not None:
+            grad_b = -grad * _lpips_distance_gradient(b, norm_b, we, EPS)
+            tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
@@ -157,8 +169,10 @@ def _tiling(a: Tensor) -> tuple[int, tuple[int, int], dict[str, Any]]:
     batch, channels, height, width = a.shape
     padded = next_power_of_2(channels)
     pixels = max(1, TILE // padded)
-    meta = {"CHANNELS": channels, "PADDED": padded, "PIXELS": pixels, "EPS": EPS}
-    return height * width, (batch, cdiv(height * width, pixels)), meta
+    # So many tiles a program that loading the weights costs little beside them.
+    tiles = cdiv(channels, WEIGHTS_A_TILE)
+    meta = {"CHANNELS": channels, "PADDED": padded, "PIXELS": pixels, "TILES": tiles, "EPS": EPS}
+    return height * width, (batch, cdiv(height * width, pixels * tiles)), meta
 
 
 class _LpipsDistanceFunction(torch.autograd.Function):
