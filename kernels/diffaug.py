@@ -116,7 +116,7 @@ class _ReferenceFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, params: DiffAugParams) -> Tensor:
-        ctx.params = params
+        ctx.params, ctx.memory_format = params, _memory_format(x)
         y = x if params.contrast is None else _color(x, params, params.brightness)
         return _move(y, params, 1).contiguous(memory_format=_memory_format(x))
 
@@ -125,7 +125,7 @@ class _ReferenceFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         g = _move(grad, ctx.params, -1)
         g = g if ctx.params.contrast is None else _color(g, ctx.params, None)
-        return g.contiguous(memory_format=_memory_format(grad)), None
+        return g.contiguous(memory_format=ctx.memory_format), None
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
@@ -178,10 +178,10 @@ def _axis(
     return source, (source >= 0) & (source < side), (seen >= start) & (seen < start + size)
 
 
-def _launch(x: Tensor, params: DiffAugParams, adjoint: bool) -> Tensor:
+def _launch(x: Tensor, params: DiffAugParams, memory_format: torch.memory_format, *, adjoint: bool) -> Tensor:
     """Both passes over the images ``x``: [B, C, H, W], or over their gradients."""
     batch, channels, height, width = x.shape
-    y = torch.empty_like(x, memory_format=_memory_format(x))
+    y = torch.empty_like(x, memory_format=memory_format)
     meta = {
         "CHANNELS": channels, "PADDED": next_power_of_2(channels), "BLOCK": BLOCK,
         "CUT_Y": _part(height, CUTOUT_RATIO), "CUT_X": _part(width, CUTOUT_RATIO),
@@ -207,13 +207,13 @@ def _launch(x: Tensor, params: DiffAugParams, adjoint: bool) -> Tensor:
 class _DiffAugFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, params: DiffAugParams) -> Tensor:
-        ctx.params = params
-        return _launch(x, params, adjoint=False)
+        ctx.params, ctx.memory_format = params, _memory_format(x)
+        return _launch(x, params, ctx.memory_format, adjoint=False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _launch(grad, ctx.params, adjoint=True), None
+        return _launch(grad, ctx.params, ctx.memory_format, adjoint=True), None
 
 
 def diffaug(x: Tensor, params: DiffAugParams, *, impl: Impl = "auto") -> Tensor:

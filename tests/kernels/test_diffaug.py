@@ -137,9 +137,13 @@ def test_gradcheck():
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_layout_is_kept(impl):
+    """Of the images by the output and by the gradient, whatever the layout of the incoming gradient."""
     for x in (random_map((2, 3, 8, 8), torch.float32), random_map((2, 3, 8, 8), torch.float32).contiguous()):
         for policy in POLICIES:
-            assert diffaug(x, draw(x.shape, policy), impl=impl).stride() == x.stride()
+            leaf = x.clone().requires_grad_()
+            y = diffaug(leaf, draw(x.shape, policy), impl=impl)
+            y.sum().backward()
+            assert y.stride() == leaf.grad.stride() == x.stride()
 
 
 def test_draws_have_the_released_ranges():
