@@ -33,14 +33,13 @@ from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe,
 from fastgan_engine.kernels.launch import jit, launch, tl
 from fastgan_engine.kernels.norm_stats import (
     Norm,
-    Tiling,
     check_norm,
     chunk_rows_of,
     gradient_means,
     sigma_gradient,
     statistics,
-    tiling,
 )
+from fastgan_engine.kernels.tiling import Tiling, tiling
 
 
 def norm_lrelu_reference(

@@ -29,7 +29,8 @@ from torch.autograd.function import once_differentiable
 from fastgan_engine.kernels.arguments import check, check_device, check_map, check_shape
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
 from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
-from fastgan_engine.kernels.norm_stats import segment_sum, tiling
+from fastgan_engine.kernels.norm_stats import segment_sum
+from fastgan_engine.kernels.tiling import tiling
 
 BINS = 4
 

@@ -62,7 +62,7 @@ def test_pool_of_any_map_is_adaptive_average_pooling(height, width, channels):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_bins_and_maps_of_several_chunks(monkeypatch, device):
-    monkeypatch.setattr("fastgan_engine.kernels.norm_stats.TILE", 16)
+    monkeypatch.setattr("fastgan_engine.kernels.tiling.TILE", 16)
     check(arguments_for((1, 2, 20, 16), 3, (9, 7), device=device))
     check(arguments_for((1, 2, 17, 15), 3, device=device))
 
