@@ -81,6 +81,8 @@ class LiveScreen(Screen):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._live.stop()
+        if not self.console.is_terminal:
+            self.console.line()  # where it is none, Rich leaves the panel's last line open
 
 
 def panel(title: str, report: TickReport) -> RenderableType:
@@ -103,7 +105,7 @@ def panel(title: str, report: TickReport) -> RenderableType:
     facts.add_row("memory", memory_text(report.memory))
     facts.add_row("loss", "  ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
     if report.scale is not None:
-        facts.add_row("fp16", f"loss scale {report.scale:g}, {report.skipped} steps skipped")
+        facts.add_row("fp16", f"loss scale {report.scale:g}, steps skipped: {report.skipped}")
     return Panel(
         Group(done, Text(), facts), title=Text(title), subtitle="Ctrl-C saves and stops", expand=False, padding=(1, 2)
     )

@@ -44,7 +44,7 @@ def test_panel_tells_each_fact_on_a_line_of_its_own(width: int) -> None:
         "step  65 ms: data wait 1, D 30, G 33",
         "memory  3.1 GiB used, 3.9 reserved, of 7.8",
         "loss  D real 0.912  D fake 0.846  reconstruction 12.346  G -0.123",
-        "fp16  loss scale 65536, 3 steps skipped",
+        "fp16  loss scale 65536, steps skipped: 3",
     ]
 
 
@@ -90,6 +90,17 @@ def test_live_screen_shows_the_last_tick_below_the_events() -> None:
     assert "samples: runs/0001/samples/step-0000020.png" in shown
     assert shown.rindex("samples:") < shown.rindex("of 50,000")
     assert re.sub(r"\x1b\[[0-9;]*m", "", shown).rindex("step 40 of 50,000")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_printed_after_the_live_screen_begins_a_line(terminal: bool) -> None:
+    out = io.StringIO()
+    with LiveScreen("runs/0001", Console(width=80, file=out, force_terminal=terminal, legacy_windows=False)) as screen:
+        screen.tick(report())
+    screen.event("done")
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    assert lines[-1] == "done"
+    assert lines[-2].endswith("╯")
 
 
 @pytest.mark.parametrize(
