@@ -1,33 +1,33 @@
-"""Time of one training iteration: the engine's step against the reference step.
+"""Time and memory of one training iteration, contender against contender.
 
-Both start from the same weights and get the same batches and draws; they take turns, so that whatever else the machine
-does meets both. LPIPS runs with random weights: the time does not depend on their values.
+They get the same batches and take turns, so that whatever else the machine does meets all of them.
 """
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fastgan_engine.build import build_networks, build_state, build_step
+from fastgan_engine.bench.contenders import CONTENDERS, Contender
 from fastgan_engine.config import Config
-from fastgan_engine.draws import Draws, draw
 from fastgan_engine.hardware import pick_device, pick_dtype
-from fastgan_engine.reconstruction import ReconstructionLoss
-from fastgan_engine.reference_step import ReferenceStep, StepLosses
 
-Step = "ReferenceStep | EngineStep"
-CONTENDERS = ("reference", "engine")
+GIB = 2**30
 
 
 @dataclass
 class Timing:
-    """Times of one contender, milliseconds an iteration."""
+    """One contender's iterations, milliseconds."""
 
+    setup: float
+    """Graph capture; 0 where there is none."""
     first: float
-    """The first iteration, with everything that happens once."""
+    """The first iteration, with everything that happens once (compilation)."""
+    peak_gib: float | None
+    """Largest memory its tensors took on the GPU, everything of its own counted; None on the CPU."""
     each: list[float] = field(default_factory=list)
 
     @property
@@ -38,58 +38,44 @@ class Timing:
         return float(torch.tensor(self.each, dtype=torch.float64).quantile(percent / 100))
 
 
-def compare(config: Config, contenders: list[str], *, iterations: int) -> dict[str, Timing]:
+def compare(config: Config, names: Sequence[str], *, iterations: int) -> dict[str, Timing]:
     """Times each contender ``iterations`` times, in turns, after one iteration that is timed apart.
 
     Raises:
         ValueError: an unknown contender.
     """
-    for name in contenders:
+    for name in names:
         if name not in CONTENDERS:
             raise ValueError(f"cannot compare {name!r}; known are {', '.join(CONTENDERS)}")
     device = pick_device(config.engine.device)
-    steps = {name: _build(name, config, device) for name in contenders}
-    timings: dict[str, Timing] = {}
+    dtype = pick_dtype(config.precision.dtype, device)
     generator = torch.Generator(device).manual_seed(config.train.seed)
-    for index in range(iterations + 1):
-        reals, draws = _batch(config, generator)
-        for name, step in steps.items():
-            elapsed = _time(step, reals, draws, device)
-            if index == 0:
-                timings[name] = Timing(first=elapsed)
-            else:
-                timings[name].each.append(elapsed)
+    contenders: dict[str, Contender] = {}
+    timings: dict[str, Timing] = {}
+    for name in names:
+        before = _start_counting(device)
+        contenders[name] = CONTENDERS[name](config, device, dtype)
+        first = _time(contenders[name], _batch(config, generator), device)
+        _time(contenders[name], _batch(config, generator), device)
+        timings[name] = Timing(contenders[name].setup_ms, first, _peak_gib(device, before))
+    for _ in range(iterations):
+        reals = _batch(config, generator)
+        for name, contender in contenders.items():
+            timings[name].each.append(_time(contender, reals, device))
     return timings
 
 
-def _build(name: str, config: Config, device: torch.device):  # type: ignore[no-untyped-def]
-    loss = ReconstructionLoss(config.loss.reconstruction, random_weights=True).to(device)
-    dtype = pick_dtype(config.precision.dtype, device)
-    if name == "engine":
-        return build_step(config, build_state(config, device, dtype), loss, dtype)
-    plain = config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": False})})
-    networks = build_networks(plain, device)
-    opt_g, opt_d = (
-        torch.optim.Adam(network.parameters(), lr=config.train.lr, betas=(config.train.beta1, config.train.beta2))
-        for network in (networks.generator, networks.discriminator)
-    )
-    return ReferenceStep(networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay)
+def _batch(config: Config, generator: torch.Generator) -> Tensor:
+    model = config.model
+    shape = (config.train.batch, model.nc, model.im_size, model.im_size)
+    return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
 
 
-def _batch(config: Config, generator: torch.Generator) -> tuple[Tensor, Draws]:
-    model, batch = config.model, config.train.batch
-    reals = torch.rand(batch, model.nc, model.im_size, model.im_size, generator=generator, device=generator.device)
-    return reals * 2 - 1, draw(
-        batch, im_size=model.im_size, nz=model.nz, policy=config.loss.augment, generator=generator
-    )
-
-
-def _time(step, reals: Tensor, draws: Draws, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+def _time(contender: Contender, reals: Tensor, device: torch.device) -> float:
     """Milliseconds of one iteration, the device finished."""
     _wait(device)
     begin = time.perf_counter()
-    losses: StepLosses = step(reals, draws)
-    losses.g.item()
+    contender.run(reals)
     _wait(device)
     return (time.perf_counter() - begin) * 1e3
 
@@ -97,3 +83,14 @@ def _time(step, reals: Tensor, draws: Draws, device: torch.device) -> float:  # 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _start_counting(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _peak_gib(device: torch.device, before: int) -> float | None:
+    return (torch.cuda.max_memory_allocated(device) - before) / GIB if device.type == "cuda" else None

@@ -19,7 +19,7 @@ ITERATIONS = 5
 
 @app.command()
 def throughput(
-    compare: Annotated[str, typer.Option(help="Comma list of reference, engine.")] = "reference,engine",
+    compare: Annotated[str, typer.Option(help="Comma list of reference, compile, engine.")] = "reference,engine",
     im_size: Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Timed iterations of each.")] = ITERATIONS,
@@ -31,8 +31,9 @@ def throughput(
 ) -> None:
     """Time one training iteration of each contender, in turns, in one process.
 
-    All do the same work: same weights, batches, draws and losses. The reference is the released recipe in fp32, as
-    plain PyTorch runs it. LPIPS has random weights here, which take the same time.
+    All do the same work from the same weights. The reference is the released recipe in fp32, as plain PyTorch runs
+    it; compile is the reference under AMP, channels-last and torch.compile. LPIPS has random weights here, which take
+    the same time.
     """
     from fastgan_engine.config import resolve
 
@@ -58,7 +59,8 @@ def _print(config: "Config", timings: "dict[str, Timing]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "ms / iteration", "20 % .. 80 %", "images/s", "first, ms", box=None, pad_edge=False)
+    columns = ("", "ms / iteration", "20 % .. 80 %", "images/s", "first, ms", "capture, ms", "peak, GiB")
+    table = Table(*columns, box=None, pad_edge=False)
     for name, timing in timings.items():
         table.add_row(
             name,
@@ -66,13 +68,15 @@ def _print(config: "Config", timings: "dict[str, Timing]") -> None:
             f"{timing.quantile(20):,.0f} .. {timing.quantile(80):,.0f}",
             f"{config.train.batch / timing.median * 1e3:.2f}",
             f"{timing.first:,.0f}",
+            f"{timing.setup:,.0f}",
+            "-" if timing.peak_gib is None else f"{timing.peak_gib:.2f}",
         )
     console = Console()
     console.print(f"{config.model.im_size} x {config.model.im_size}, batch {config.train.batch}, {_device(config)}")
     console.print(table)
-    if {"reference", "engine"} <= timings.keys():
-        ratio = timings["reference"].median / timings["engine"].median
-        console.print(f"the engine is {ratio:.2f} times as fast as the reference")
+    for name in timings.keys() - {"engine"} if "engine" in timings else ():
+        ratio = timings[name].median / timings["engine"].median
+        console.print(f"the engine is {ratio:.2f} times as fast as {name}")
 
 
 def _as_json(config: "Config", timings: "dict[str, Timing]") -> dict[str, Any]:
@@ -91,6 +95,8 @@ def _as_json(config: "Config", timings: "dict[str, Timing]") -> dict[str, Any]:
             "ms_20": timing.quantile(20),
             "ms_80": timing.quantile(80),
             "ms_first": timing.first,
+            "ms_capture": timing.setup,
+            "peak_gib": timing.peak_gib,
             "iterations": len(timing.each),
         }
     if {"reference", "engine"} <= timings.keys():
