@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -25,6 +27,13 @@ class Ticker:
     def add(self, losses: StepLosses) -> None:
         values = torch.stack(list(losses))
         self._sums = values if self._sums is None else self._sums + values
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside (files being written) is not part of any step's time."""
+        begin = time.perf_counter()
+        yield
+        self._begin += time.perf_counter() - begin
 
     def read(self) -> TickReport:
         """The report since the last one. The one place where the host waits for the device.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from fastgan_engine.atomic import atomic_write
 from fastgan_engine.build import build_state, build_step
 from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.checkpoint import load_checkpoint, save_checkpoint
@@ -52,6 +53,9 @@ class Trainer:
         )
         self.step = build_step(config, self.state, loss, self.dtype, self.clock)
         self._saved_at: int | None = None
+        self._pictured_at: int | None = None
+        if self.dtype == torch.float16 and self.device.type == "cpu":
+            self.screen.event("note: fp16 is very slow on a CPU; --dtype auto takes what is fast")
 
     def resume(self, checkpoint: Path) -> None:
         """Goes back to the state that a checkpoint holds.
@@ -64,8 +68,8 @@ class Trainer:
             self.state.load_state_dict(content["state"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
-                f"{checkpoint} does not fit the configuration: {str(error).splitlines()[0]} The model's settings "
-                f"cannot change within a run; start a new one with another --out"
+                f"{checkpoint} does not fit the configuration ({_last_line(error)}). The model's settings cannot "
+                f"change within a run; start a new one with another --out"
             ) from error
         self._saved_at = self.state.step
         if content["data_hash"] not in ("", self.images.hash):  # an imported run knows no images
@@ -80,20 +84,23 @@ class Trainer:
             ticker = Ticker(config, state, self.clock)
             while state.step < config.train.steps and not interruption.requested:
                 ticker.add(iterate())
-                if self._due(config.log.tick):
-                    report = ticker.read()
+                save = self._due(config.log.checkpoint_every)
+                if save or self._due(config.log.tick) or state.step == config.train.steps:
+                    report = ticker.read()  # raises where a loss is not finite: before the state is saved
                     self.screen.tick(report)
                     log.tick(report)
-                if self._due(config.log.sample_every):
-                    self._save_pictures()
-                if self._due(config.log.checkpoint_every):
-                    self._save()
-        self._finish()
+                with ticker.paused():
+                    if self._due(config.log.sample_every):
+                        self._save_pictures()
+                    if save:
+                        self._save()
+            self._finish()
         return state.step >= config.train.steps
 
     def _prepare_folder(self) -> None:
         self.folder.path.mkdir(parents=True, exist_ok=True)
-        self.folder.config.write_text(self.config.to_toml(), encoding="utf-8")
+        with atomic_write(self.folder.config) as temporary:
+            temporary.write_text(self.config.to_toml(), encoding="utf-8")
         if self.state.step == 0 and self.config.log.sample_every:
             self._save_pictures()
 
@@ -128,6 +135,7 @@ class Trainer:
         path = save_pictures(
             self.folder, self.state, self.images, count=self.config.log.sample_count, seed=self.config.train.seed
         )
+        self._pictured_at = self.state.step
         self.screen.event(f"samples: {path}")
 
     def _save(self) -> None:
@@ -142,9 +150,15 @@ class Trainer:
         self.screen.event(f"checkpoint: {path}")
 
     def _finish(self) -> None:
+        if self._pictured_at != self.state.step:
+            self._save_pictures()
         if self._saved_at != self.state.step:
             self._save()
-            self._save_pictures()
+
+
+def _last_line(error: Exception) -> str:
+    """What PyTorch says last is the most concrete: the parameter that differs."""
+    return str(error).strip().splitlines()[-1].strip().rstrip(".")
 
 
 def _set_backends(config: Config) -> None:

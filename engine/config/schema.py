@@ -201,7 +201,6 @@ class Engine(Section):
 class Log(Section):
     """What a run writes and shows, and how often."""
 
-    out: OptionalPath = Field(default=None, description="folder of the run; none: a new numbered folder under runs/")
     tick: int = Field(
         default=20, ge=1, description="steps between status lines; the only time statistics leave the device"
     )
@@ -213,8 +212,6 @@ class Log(Section):
     screen: Literal["auto", "live", "plain", "quiet"] = Field(
         default="auto", description="live panel, plain lines or nothing; auto takes the panel in a terminal"
     )
-
-    _path_is_unicode = field_validator("out")(_check_path)
 
 
 class Config(Section):

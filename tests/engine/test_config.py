@@ -208,8 +208,8 @@ class TestSet:
             ("data.background=#ffF8e0", "data.background", "#ffF8e0"),
             ("data.path=my shells/a=b", "data.path", Path("my shells/a=b")),
             ('data.path="3"', "data.path", Path("3")),
-            ("log.out=2026-11-22", "log.out", Path("2026-11-22")),
-            ("log.out=./none", "log.out", Path("none")),
+            ("data.cache_dir=2026-11-22", "data.cache_dir", Path("2026-11-22")),
+            ("data.cache_dir=./none", "data.cache_dir", Path("none")),
         ],
     )
     def test_value(self, given: str, key: str, value: object) -> None:
