@@ -21,7 +21,7 @@ train: install
 	$(BIN)/fastgan-engine train --profile auto --data $(DEMO) --out $(RUN) --resume auto
 
 test: install
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadscope
 
 # The package lives in four top-level folders; mypy sees it assembled, through links.
 lint: install

@@ -52,7 +52,7 @@ setup(
     ],
     extras_require={
         "metrics": ["torch-fidelity>=0.4"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"],
     },
     entry_points={"console_scripts": ["fastgan-engine = fastgan_engine.cli:main"]},
 )

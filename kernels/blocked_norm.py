@@ -40,7 +40,7 @@ class Activation:
     def backward(self, v: Tensor, grad: Tensor) -> Tensor:
         """Gradient with respect to v of ``forward`` under ``grad`` [rows, C]."""
         if self.slope is not None:
-            return torch.where(v > 0, grad, grad * self.slope)
+            return torch.ops.aten.leaky_relu_backward(grad, v, self.slope, False)
         a, b = v.chunk(2, dim=1)
         gate = torch.sigmoid(b)
         out = torch.empty_like(v)
