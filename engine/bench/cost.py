@@ -1,0 +1,113 @@
+"""The cost of one whole training iteration, of the released recipe and of the engine, counted on fake tensors.
+
+Counted is an iteration in the steady state (the second): draws, DiffAugment, D step, G step, optimizers, average; of
+the engine also the gathering of the batch from a resident set. No GPU is needed: see ``fake_iteration`` for why the
+fake tensors are on the CPU.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+from fastgan_engine.bench.counting import Bytes, Cost, counting
+from fastgan_engine.bench.fake_iteration import CPU, _modules_of_fake_tensors
+from fastgan_engine.bench.released_ops import released_ops
+from fastgan_engine.build import build_networks, build_state, build_step
+from fastgan_engine.clock import Clock
+from fastgan_engine.config import Config
+from fastgan_engine.draws import draw
+from fastgan_engine.iteration import Iteration
+from fastgan_engine.kernels.batch import gather_batch
+from fastgan_engine.reconstruction import ReconstructionLoss
+from fastgan_engine.reference_step import ReferenceStep
+from fastgan_engine.sources import Source
+
+Who = Literal["reference", "engine"]
+RESIDENT_IMAGES = 100
+
+
+def cost(config: Config, who: Who, dtype: torch.dtype = torch.bfloat16, launch_bytes: Bytes | None = None) -> Cost:
+    """What one iteration of ``who`` costs under ``config``.
+
+    The reference is the released recipe in fp32, whatever the configuration says about precision and kernels; the
+    engine computes in ``dtype`` with the kernels that ``config.engine.kernels`` chooses ("auto": Triton).
+    """
+    with fake_tensors():
+        iteration = _reference(config) if who == "reference" else _engine(config, dtype)
+        iteration()
+        with counting(launch_bytes) as operations:
+            iteration()
+    return Cost(operations)
+
+
+@contextmanager
+def fake_tensors() -> Iterator[None]:
+    """Inside, tensors are fake, except those made from Python lists: the tables that multi-tensor kernels read."""
+    make = torch.tensor
+
+    def real(data: Any, **options: Any) -> Tensor:
+        with unset_fake_temporarily() if isinstance(data, list) else nullcontext():
+            return make(data, **options)
+
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        _modules_of_fake_tensors(),
+        mock.patch.object(torch, "tensor", real),
+    ):
+        yield
+
+
+def _engine(config: Config, dtype: torch.dtype) -> Callable[[], Any]:
+    if config.engine.kernels == "auto":
+        config = config.model_copy(update={"engine": config.engine.model_copy(update={"kernels": "triton"})})
+    state = build_state(config, CPU, dtype)
+    step = build_step(config, state, _loss(config), dtype)
+    return Iteration(config, state, _FakeSource(config), step, Clock(CPU)).on_device
+
+
+def _reference(config: Config) -> Callable[[], Any]:
+    """The released recipe: Adam and the average parameter by parameter, contiguous layout, fp32."""
+    model, train = config.model, config.train
+    plain = config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": False})})
+    networks = build_networks(plain, CPU)
+    opt_g, opt_d = (
+        torch.optim.Adam(network.parameters(), train.lr, (train.beta1, train.beta2), foreach=False, fused=False)
+        for network in (networks.generator, networks.discriminator)
+    )
+    step = ReferenceStep(networks, _loss(config), opt_g, opt_d, policy=config.loss.augment, ema_decay=train.ema_decay)
+    generator = torch.Generator().manual_seed(0)
+
+    def iteration() -> None:
+        draws = draw(train.batch, im_size=model.im_size, nz=model.nz, policy=config.loss.augment, generator=generator)
+        reals = torch.empty(train.batch, model.nc, model.im_size, model.im_size)
+        with released_ops():
+            # The released step reads the quadrant on the host.
+            step(reals, draws._replace(part=torch.tensor(0)))
+
+    return iteration
+
+
+def _loss(config: Config) -> ReconstructionLoss:
+    return ReconstructionLoss(config.loss.reconstruction, random_weights=True)
+
+
+class _FakeSource(Source):
+    """A resident set without images."""
+
+    def __init__(self, config: Config) -> None:
+        model, batch = config.model, config.train.batch
+        self.reason, self.impl = "nothing is read", config.engine.kernels
+        self.cache = torch.empty(RESIDENT_IMAGES, model.im_size, model.im_size, model.nc, dtype=torch.uint8)
+        self.indices = torch.empty(batch, dtype=torch.int64)
+        self.flips = torch.empty(batch, dtype=torch.bool)
+
+    def fetch(self) -> None:
+        return
+
+    def reals(self) -> Tensor:
+        return gather_batch(self.cache, self.indices, self.flips, torch.float32, impl=self.impl)
