@@ -29,6 +29,10 @@ class Card:
     """Memory, GiB."""
     bandwidth_gbs: float
     """Memory bandwidth, GB/s."""
+    tensor_tflops: float | None = None
+    """Matrix products in half precision on tensor cores, TFLOP/s; None: it has none."""
+    fp32_tflops: float
+    """Convolutions of fp32 tensors, TFLOP/s: in TF32 where the card has it, as PyTorch runs them by default."""
     note: str
     """What decides its settings."""
 
