@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
-from fastgan_engine.kernels.tables import addresses, begins_aligned, split_by_alignment
+from fastgan_engine.kernels.tables import address_table, addresses, begins_aligned, split_by_alignment, table
 
 # Elements that one program works on.
 CHUNK = 1024
@@ -106,10 +106,10 @@ class GradAddresses:
         self._kept: list[Tensor] = []
 
     def table(self, grads: Sequence[Tensor | None]) -> Tensor:
+        if self.device.type != "cuda" or any(isinstance(grad, FakeTensor) for grad in grads):
+            return address_table(grads, self.device)
         now = addresses(grads)
         host = torch.tensor(now, dtype=torch.int64)
-        if self.device.type != "cuda" or isinstance(host, FakeTensor):
-            return host.to(self.device)
         if torch.cuda.is_current_stream_capturing():
             return self._upload_captured(host)
         while len(self._spares) < self.SPARES:
@@ -155,22 +155,19 @@ class Plan:
         self.grads_at = GradAddresses(self.device)
         self._now = addresses(state.weights)
         kinds = (state.weights, state.exp_avgs, state.exp_avg_sqs, state.emas, state.copies)
-        self.at = [None if kind is None else self._table(addresses(kind), torch.int64) for kind in kinds]
+        self.at = [None if kind is None else address_table(kind, self.device) for kind in kinds]
         sizes = [weight.numel() for weight in state.weights]
         aligned = [
             size % WIDE == 0 and all(begins_aligned(kind[index]) for kind in kinds if kind is not None)
             for index, size in enumerate(sizes)
         ]
-        self.sizes = self._table(sizes, torch.int64)
+        self.sizes = table(sizes, torch.int64, self.device)
         self.chunks = split_by_alignment(
             aligned,
             [[(index, chunk) for chunk in range(cdiv(size, CHUNK))] for index, size in enumerate(sizes)],
             self.device,
         )
         self.bf16 = state.copies is not None and state.copies[0].dtype == torch.bfloat16
-
-    def _table(self, values: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def is_current(self) -> bool:
         """Whether the weights still lie where they did."""

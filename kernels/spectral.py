@@ -17,7 +17,7 @@ Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networ
 Layout: weights channels-last or contiguous; the normalised ones keep it. Inside, v is in the order in which the columns
 of W lie in memory, so that W is never copied.
 Bytes moved: a step reads all weights twice; normalising reads them once and writes the result; backward reads G and W,
-then G again, and writes dW.
+then G again, and writes dW. What a network's tables and vectors add is below 2 %.
 """
 
 from collections.abc import Sequence

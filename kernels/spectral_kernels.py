@@ -10,19 +10,27 @@ from fastgan_engine.kernels.launch import jit, tl
 
 
 @jit
+def _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED: tl.constexpr):
+    """Of this program: its layer, the position of its tile in W, and the size of W."""
+    tile = tiles_ptr + tl.program_id(0) * 3
+    layer, row_block, col_block = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    rows, cols = tl.load(rows_ptr + layer), tl.load(cols_ptr + layer)
+    if ALIGNED:
+        cols = tl.multiple_of(cols, 8)
+    return layer, row_block, col_block, rows, cols
+
+
+@jit
 def _spectral_product_kernel(
     tiles_ptr, weights_ptr, rows_ptr, cols_ptr, transposed_ptr, u_ptr, vectors_ptr, v_start_ptr,
     partial_ptr, partial_start_ptr,
     FOR_V: tl.constexpr, ALIGNED: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Partial sums of one tile of W^T u (FOR_V) or W v."""
-    tile = tiles_ptr + tl.program_id(0) * 3
-    layer, row_block, col_block = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    rows, cols = tl.load(rows_ptr + layer), tl.load(cols_ptr + layer)
+    layer, row_block, col_block, rows, cols = _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED)
     weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
     if ALIGNED:
         weight_ptr = tl.multiple_of(weight_ptr, 16)
-        cols = tl.multiple_of(cols, 4)
     if FOR_V:
         vector_ptr = tl.load(u_ptr + layer).to(tl.pointer_type(tl.float32))
     else:
@@ -121,6 +129,7 @@ def _spectral_finish_kernel(
         mask = index < u_size
         product = _sum_of_partials(partial_ptr, count, u_size, index, mask, VECTOR) * v_scale
         if TRAINING:
+            tl.store(u_copy_ptr + index, product, mask=mask)
             total += product * product
         else:
             u = tl.load(u_buffer_ptr + index, mask=mask, other=0.0)
@@ -130,10 +139,12 @@ def _spectral_finish_kernel(
     if TRAINING:
         u_scale = 1.0 / tl.maximum(tl.sqrt(sigma), eps)
         sigma *= u_scale
+        # What other threads of this program have just stored is read back.
+        tl.debug_barrier()
         for start in range(0, u_size, VECTOR):
             index = start + tl.arange(0, VECTOR)
             mask = index < u_size
-            u = _sum_of_partials(partial_ptr, count, u_size, index, mask, VECTOR) * v_scale * u_scale
+            u = tl.load(u_copy_ptr + index, mask=mask, other=0.0) * u_scale
             tl.store(u_copy_ptr + index, u, mask=mask)
             tl.store(u_buffer_ptr + index, u, mask=mask)
     tl.store(sigma_ptr + layer, sigma)
@@ -178,22 +189,28 @@ def _spectral_dot_kernel(
 
 @jit
 def _spectral_grad_kernel(
-    chunks_ptr, size_ptr, start_ptr, weights_ptr, grad_ptr, out_ptr, sigma_ptr, vectors_ptr, row_start_ptr,
-    col_start_ptr, cols_ptr, partial_ptr, partial_start_ptr,
-    ALIGNED: tl.constexpr, CHUNK: tl.constexpr, VECTOR: tl.constexpr,
+    tiles_ptr, rows_ptr, cols_ptr, start_ptr, grad_ptr, out_ptr, sigma_ptr, vectors_ptr, row_start_ptr, col_start_ptr,
+    partial_ptr, partial_start_ptr,
+    ALIGNED: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """(G - <G, W> / sigma u v^T) / sigma."""
-    layer, chunk, size, _, start = _chunk_of(chunks_ptr, size_ptr, start_ptr, weights_ptr, ALIGNED)
+    """One tile of (G - <G, W> / sigma u v^T) / sigma."""
+    layer, row_block, col_block, rows, cols = _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED)
     first, last = tl.load(partial_start_ptr + layer), tl.load(partial_start_ptr + layer + 1)
     products = tl.zeros([VECTOR], dtype=tl.float32)
     for begin in range(first, last, VECTOR):
         position = begin + tl.arange(0, VECTOR)
         products += tl.load(partial_ptr + position, mask=position < last, other=0.0)
-    sigma, cols = tl.load(sigma_ptr + layer), tl.load(cols_ptr + layer)
-    along = tl.sum(products) / sigma
-    index = chunk * CHUNK + tl.arange(0, CHUNK)
-    mask = index < size
-    of_row = tl.load(vectors_ptr + tl.load(row_start_ptr + layer) + index // cols, mask=mask, other=0.0)
-    of_col = tl.load(vectors_ptr + tl.load(col_start_ptr + layer) + index % cols, mask=mask, other=0.0)
-    grad = tl.load(grad_ptr + start + index, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out_ptr + start + index, (grad - along * of_row * of_col) / sigma, mask=mask)
+    sigma = tl.load(sigma_ptr + layer)
+    start = tl.multiple_of(tl.load(start_ptr + layer), 8)
+    col = col_block * TILE + tl.arange(0, TILE)
+    in_cols = col < cols
+    of_col = tl.load(vectors_ptr + tl.load(col_start_ptr + layer) + col, mask=in_cols, other=0.0)
+    of_col *= tl.sum(products) / sigma
+    vectors_ptr += tl.load(row_start_ptr + layer)
+    for begin in range(0, TILE, STEP):
+        row = row_block * TILE + begin + tl.arange(0, STEP)
+        mask = (row < rows)[:, None] & in_cols[None, :]
+        of_row = tl.load(vectors_ptr + row, mask=row < rows, other=0.0)
+        index = start + row.to(tl.int64)[:, None] * cols + col[None, :]
+        grad = tl.load(grad_ptr + index, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out_ptr + index, (grad - of_row[:, None] * of_col[None, :]) / sigma, mask=mask)

@@ -23,7 +23,7 @@ from fastgan_engine.kernels.spectral_kernels import (
     _spectral_normalise_kernel,
     _spectral_product_kernel,
 )
-from fastgan_engine.kernels.tables import addresses, begins_aligned, split_by_alignment, starts
+from fastgan_engine.kernels.tables import address_table, addresses, begins_aligned, split_by_alignment, starts, table
 
 # Tile of W in a matrix-vector product, loaded STEP rows at a time.
 TILE, STEP = 128, 32
@@ -67,7 +67,7 @@ class Plan:
         self._tables()
 
     def _table(self, values: Sequence[Any], dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=self.device)
+        return table(values, dtype, self.device)
 
     def _tables(self) -> None:
         layers = self.layers
@@ -99,7 +99,7 @@ class Plan:
         self.u_partials, self.v_partials = u_partials[-1], v_partials[-1]
 
         aligned = [begins_aligned(layer.weight) for layer in layers]
-        aligned_rows = [begins and col % 4 == 0 for begins, col in zip(aligned, cols, strict=True)]
+        aligned_rows = [begins and col % ALIGNMENT == 0 for begins, col in zip(aligned, cols, strict=True)]
         aligned_sizes = [begins and size % ALIGNMENT == 0 for begins, size in zip(aligned, sizes, strict=True)]
         self.tiles = split_by_alignment(
             aligned_rows,
@@ -126,9 +126,10 @@ class Plan:
     def pointers(self) -> _Pointers:
         """Addresses of weights and vectors; looked up again each time, since loading may have moved them."""
         layers = self.layers
-        now = [addresses(t) for t in ([x.weight for x in layers], [x.u for x in layers], [x.v for x in layers])]
+        parts = [x.weight for x in layers], [x.u for x in layers], [x.v for x in layers]
+        now = [addresses(part) for part in parts]
         if self._pointers is None or self._pointers.addresses != now:
-            self._pointers = _Pointers(now, *(self._table(part, torch.int64) for part in now))
+            self._pointers = _Pointers(now, *(address_table(part, self.device) for part in parts))
         return self._pointers
 
     def _empty(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -188,10 +189,10 @@ class Plan:
                 _spectral_dot_kernel, (len(chunks),), chunks, self.sizes, self.flat_start, weights, flat, partial,
                 self.dot_start, ALIGNED=aligned, CHUNK=CHUNK, STEPS=DOT_STEPS,
             )  # fmt: skip
-        for aligned, chunks in self.chunks:
+        for aligned, tiles in self.tiles:
             launch(
-                _spectral_grad_kernel, (len(chunks),), chunks, self.sizes, self.flat_start, weights, flat, out, sigma,
-                vectors, self.row_start, self.col_start, self.cols, partial, self.dot_start,
-                ALIGNED=aligned, CHUNK=CHUNK, VECTOR=VECTOR,
+                _spectral_grad_kernel, (len(tiles),), tiles, self.rows, self.cols, self.flat_start, flat, out, sigma,
+                vectors, self.row_start, self.col_start, partial, self.dot_start,
+                ALIGNED=aligned, TILE=TILE, STEP=STEP, VECTOR=VECTOR,
             )  # fmt: skip
         return list(self.views(out))

@@ -2,24 +2,73 @@
 
 A kernel knows that it may load 16 bytes at once only if that holds for all it sees, hence two launches: one over the
 aligned tensors, one over the others, if there are any.
+
+A fake table keeps its values aside, and the tensors it points to get made-up addresses, so that the bytes of a launch
+are counted (``traffic``) where nothing runs.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 # Bytes of one wide memory access.
 ACCESS = 16
-# Stands for the address of a tensor without memory.
-FAKE_ADDRESS = ACCESS
+# Made-up addresses start here, beyond any real one, and lie this far apart.
+_FAKE_BASE = 1 << 61
+_FAKE_SPACING = 1 << 40
+_fake_bases = count(_FAKE_BASE, _FAKE_SPACING)
+
+
+class Contents(NamedTuple):
+    """What a fake table would hold: its values, a real CPU tensor, and the memory of the tensors it points to."""
+
+    values: Tensor
+    memories: list[range]
+
+
+def table(values: Sequence[Any], dtype: torch.dtype, device: torch.device, memories: Sequence[range] = ()) -> Tensor:
+    """The values as a tensor; ``memories``: see ``Contents``."""
+    made = torch.tensor(values, dtype=dtype, device=device)
+    if isinstance(made, FakeTensor):
+        with unset_fake_temporarily():
+            # On the storage, which outlives the Python object and is shared by what is detached from it.
+            made.untyped_storage().contents = Contents(torch.tensor(values, dtype=dtype), list(memories))  # type: ignore[attr-defined]
+    return made
+
+
+def address_table(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
+    """``addresses`` of the tensors on the device."""
+    memories = [_fake_memory(tensor) for tensor in tensors if isinstance(tensor, FakeTensor)]
+    return table(addresses(tensors), torch.int64, device, memories)
+
+
+def contents(tensor: Tensor) -> Contents | None:
+    """What a fake table would hold; None of any other tensor."""
+    return getattr(tensor.untyped_storage(), "contents", None)
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
     """Where the tensors lie in memory; 0 for None."""
-    return [0 if t is None else FAKE_ADDRESS if isinstance(t, FakeTensor) else t.data_ptr() for t in tensors]
+    return [0 if tensor is None else _address(tensor) for tensor in tensors]
+
+
+def _address(tensor: Tensor) -> int:
+    if isinstance(tensor, FakeTensor):
+        return _fake_memory(tensor).start + int(tensor.storage_offset()) * tensor.element_size()
+    return tensor.data_ptr()
+
+
+def _fake_memory(tensor: Tensor) -> range:
+    """The made-up memory of a fake tensor's storage: the same at every call."""
+    storage: Any = tensor.untyped_storage()
+    if not hasattr(storage, "memory"):
+        start = next(_fake_bases)
+        storage.memory = range(start, start + storage.nbytes())
+    return storage.memory
 
 
 def starts(sizes: Sequence[int]) -> list[int]:
@@ -37,8 +86,8 @@ def split_by_alignment(
 ) -> list[tuple[bool, Tensor]]:
     """(aligned, int32 table of the entries of all such tensors) for the aligned ones and for the others, if any.
 
-    ``entries``: those of each tensor in turn, one a program.
+    ``entries``: those of each tensor in turn, one a program: the tensor's index, then the position in it.
     """
     flat = [(flag, entry) for flag, of_tensor in zip(aligned, entries, strict=True) for entry in of_tensor]
     groups = {flag: [entry for other, entry in flat if other == flag] for flag in (True, False)}
-    return [(flag, torch.tensor(group, dtype=torch.int32, device=device)) for flag, group in groups.items() if group]
+    return [(flag, table(group, torch.int32, device)) for flag, group in groups.items() if group]
