@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastgan_engine import hardware
+from fastgan_engine import hardware, profiles
 from fastgan_engine.config import Config, resolve, resolve_with_sources, settings
 from fastgan_engine.errors import UserError
 
@@ -52,7 +52,10 @@ class TestPrecedence:
 
     def test_a_flag_that_was_not_given_changes_nothing(self) -> None:
         found = resolve_with_sources("cpu", flags={"train.steps": None})
-        assert (found.config.train.steps, found.sources["train.steps"]) == (3000, "profile cpu")
+        assert (found.config.train.steps, found.sources["train.steps"]) == (
+            profiles.load("cpu")["train"]["steps"],
+            "profile cpu",
+        )
 
     def test_a_false_flag_counts_as_given(self) -> None:
         assert resolve(flags={"data.flip": False}).data.flip is False
