@@ -9,11 +9,12 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,15 @@ from fastgan_engine.kernels import launch as launching
 from fastgan_engine.kernels.launch import Launch
 from fastgan_engine.kernels.traffic import StandIn, Traffic, traffic
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 IM_SIZES = (256, 1024)
 BATCH = 8
 WARP = 32
+# Takes what is being done, and how many rows of how many (None: unknown yet) are done.
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,16 @@ class Resources:
 
 
 def compile_report(
-    archs: Sequence[str] = ARCHS, im_sizes: Sequence[int] = IM_SIZES, batch: int = BATCH
+    archs: Sequence[str] = ARCHS,
+    im_sizes: Sequence[int] = IM_SIZES,
+    batch: int = BATCH,
+    progress: Progress = lambda what, done, total: None,
 ) -> list[dict[str, Any]]:
     """One row for each kernel and architecture, in the dtype that the engine trains in there.
 
     Registers, spills and shared memory are the largest among the kernel's specialisations, ``load_bytes`` is that of
     the specialisation which moves the most; ``bytes_moved`` and ``bytes_minimum`` are sums over its launches in one
-    iteration at each of ``im_sizes``.
+    iteration at each of ``im_sizes``. ``progress`` hears what is done next, and how many rows of how many are done.
 
     Raises:
         UserError: an unknown architecture, or no Triton, or Triton in interpreter mode.
@@ -57,12 +66,19 @@ def compile_report(
     for arch in archs:
         if arch not in ARCHS:
             raise UserError(f"--arch: cannot compile for {arch!r}; known are {', '.join(ARCHS)}")
-    recorded = {
-        dtype: [launch for im_size in im_sizes for launch in iteration_launches(im_size, batch, dtype)]
-        for dtype in dict.fromkeys(map(training_dtype, archs))
-    }
+    recorded: dict[torch.dtype, dict[str, list[Launch]]] = {}
+    for dtype in dict.fromkeys(map(training_dtype, archs)):
+        progress(f"recording an iteration in {dtype}", 0, None)
+        recorded[dtype] = by_kernel(
+            launch for im_size in im_sizes for launch in iteration_launches(im_size, batch, dtype)
+        )
+    jobs = [(arch, launches) for arch in archs for launches in recorded[training_dtype(arch)].values()]
     moved: dict[Any, Traffic] = {}
-    return [row for arch in archs for row in report_rows(recorded[training_dtype(arch)], arch, moved)]
+    rows = []
+    for arch, launches in jobs:
+        progress(f"{launches[0].name} for {arch}", len(rows), len(jobs))
+        rows.append(report_row(launches, arch, moved))
+    return rows
 
 
 def training_dtype(arch: str) -> torch.dtype:
@@ -70,26 +86,29 @@ def training_dtype(arch: str) -> torch.dtype:
     return torch.float16 if arch == "sm_75" else torch.bfloat16
 
 
-def report_rows(launches: Iterable[Launch], arch: str, moved: dict[Any, Traffic]) -> Iterator[dict[str, Any]]:
-    """Rows of one architecture; ``moved`` remembers the bytes of launches that were counted before."""
+def by_kernel(launches: Iterable[Launch]) -> dict[str, list[Launch]]:
+    """Launches by the name of their kernel, sorted."""
     kernels: dict[str, list[Launch]] = {}
     for launch in launches:
         kernels.setdefault(launch.name, []).append(launch)
-    for name, own in sorted(kernels.items()):
-        bytes_of = {id(launch): _traffic(launch, moved) for launch in own}
-        own.sort(key=lambda launch: bytes_of[id(launch)].moved, reverse=True)
-        resources = compile_launches(own, arch)
-        yield {
-            "kernel": name,
-            "arch": arch,
-            "dtype": str(training_dtype(arch)).removeprefix("torch."),
-            "registers": max(r.registers for r in resources),
-            "spill_bytes": max(r.spill_bytes for r in resources),
-            "shared_bytes": max(r.shared_bytes for r in resources),
-            "load_bytes": resources[0].load_bytes,
-            "bytes_moved": sum(t.moved for t in bytes_of.values()),
-            "bytes_minimum": sum(t.minimum for t in bytes_of.values()),
-        }
+    return dict(sorted(kernels.items()))
+
+
+def report_row(launches: Sequence[Launch], arch: str, moved: dict[Any, Traffic]) -> dict[str, Any]:
+    """The row of one kernel; ``moved`` remembers the bytes of launches that were counted before."""
+    bytes_of = {id(launch): _traffic(launch, moved) for launch in launches}
+    resources = compile_launches(sorted(launches, key=lambda launch: -bytes_of[id(launch)].moved), arch)
+    return {
+        "kernel": launches[0].name,
+        "arch": arch,
+        "dtype": str(training_dtype(arch)).removeprefix("torch."),
+        "registers": max(r.registers for r in resources),
+        "spill_bytes": max(r.spill_bytes for r in resources),
+        "shared_bytes": max(r.shared_bytes for r in resources),
+        "load_bytes": resources[0].load_bytes,
+        "bytes_moved": sum(t.moved for t in bytes_of.values()),
+        "bytes_minimum": sum(t.minimum for t in bytes_of.values()),
+    }
 
 
 def _traffic(launch: Launch, moved: dict[Any, Traffic]) -> Traffic:
@@ -176,23 +195,35 @@ def _width(load: re.Match[str]) -> int:
 def kernels_command(archs: Sequence[str], json_file: Path | None = None) -> None:
     """``bench kernels --compile-only``: the report as a table, and as JSON."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    rows = compile_report(archs)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("kernel", "arch", "dtype"):
-        table.add_column(heading)
-    for heading in ("registers", "spilled B", "shared B", "load B", "moved MB", "of minimum"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row["kernel"], row["arch"], row["dtype"],
-            str(row["registers"]), str(row["spill_bytes"]), str(row["shared_bytes"]), str(row["load_bytes"]),
-            f"{row['bytes_moved'] / 1e6:,.1f}", f"{row['bytes_moved'] / max(row['bytes_minimum'], 1):.3f}",
-        )  # fmt: skip
+    aside = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=aside, disable=not aside.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        rows = compile_report(
+            archs,
+            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
     console = Console()
     console.print(f"launches of one iteration at {' and '.join(map(str, IM_SIZES))}, batch {BATCH}")
-    console.print(table)
+    for arch, own in groupby(rows, key=lambda row: row["arch"]):
+        console.print(_as_table(f"{arch}, {training_dtype(arch)}".replace("torch.", ""), own))
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         console.print(f"wrote {json_file}")
+
+
+def _as_table(title: str, rows: Iterable[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title, box=None, pad_edge=False)
+    for heading in ("registers", "spilled B", "shared B", "load B", "moved MB", "/ minimum"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row["kernel"].removesuffix("_kernel"),
+            *(str(row[name]) for name in ("registers", "spill_bytes", "shared_bytes", "load_bytes")),
+            f"{row['bytes_moved'] / 1e6:,.1f}", f"{row['bytes_moved'] / row['bytes_minimum']:.3f}",
+        )  # fmt: skip
+    return table

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure the engine against the released recipe.", no_args_is_help=True)
 
 ITERATIONS = 5
+NO_GPU = (
+    "bench kernels times the kernels on an NVIDIA GPU, and none is visible here; "
+    "with --compile-only it compiles them for cards that are not here, and reports"
+)
 
 
 @app.command()
@@ -53,6 +57,32 @@ def throughput(
     if json_file is not None:
         json_file.write_text(json.dumps(_as_json(config, timings), indent=2) + "\n", encoding="utf-8")
         typer.echo(f"wrote {json_file}")
+
+
+@app.command()
+def kernels(
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="Compile for cards that need not be here, and report; takes minutes.")
+    ] = False,
+    arch: Annotated[
+        str | None, typer.Option(help="With --compile-only: comma list of architectures, such as sm_75,sm_86; all.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Time the fused kernels on the GPU, or compile them ahead of time without one.
+
+    Compiled are the kernels that training at 256 and 1024 launches. Reported: registers, spills, shared memory, bytes
+    of a load, and bytes moved by one iteration against the least it could move.
+    """
+    from fastgan_engine.bench import compile_report
+
+    if compile_only:
+        named = None if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
+        compile_report.kernels_command(named or compile_report.ARCHS, json_file)
+        return
+    if arch is not None:
+        raise UserError("--arch goes with --compile-only; timing is done on the GPU that is here")
+    raise UserError(NO_GPU)
 
 
 def _print(config: "Config", timings: "dict[str, Timing]") -> None:

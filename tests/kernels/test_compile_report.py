@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fastgan_engine.bench.compile_report import compile_report, load_width, report_rows, training_dtype
+from fastgan_engine.bench.compile_report import compile_report, load_width, report_row, training_dtype
 from fastgan_engine.bench.fake_iteration import iteration_launches
 from fastgan_engine.errors import UserError
 
@@ -41,7 +41,7 @@ def print_rows():
         for launch in iteration_launches(im_size, 8, training_dtype(arch)):
             if launch.name in HOT:
                 largest[launch.name] = max(largest.get(launch.name, launch), launch, key=size)
-        rows += report_rows(largest.values(), arch, {})
+        rows += [report_row([launch], arch, {}) for launch in largest.values()]
     print(json.dumps(rows))
 
 
