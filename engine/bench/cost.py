@@ -6,13 +6,12 @@ fake tensors are on the CPU.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan_engine.bench.counting import Bytes, Cost, counting
 from fastgan_engine.bench.fake_iteration import CPU, _modules_of_fake_tensors
@@ -47,18 +46,8 @@ def cost(config: Config, who: Who, dtype: torch.dtype = torch.bfloat16, launch_b
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """Inside, tensors are fake, except those made from Python lists: the tables that multi-tensor kernels read."""
-    make = torch.tensor
-
-    def real(data: Any, **options: Any) -> Tensor:
-        with unset_fake_temporarily() if isinstance(data, list) else nullcontext():
-            return make(data, **options)
-
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        _modules_of_fake_tensors(),
-        mock.patch.object(torch, "tensor", real),
-    ):
+    """Inside, tensors are fake, and modules of them can be converted."""
+    with FakeTensorMode(allow_non_fake_inputs=True), _modules_of_fake_tensors():
         yield
 
 

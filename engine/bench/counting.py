@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from fastgan_engine.kernels import launch as launching
 from fastgan_engine.kernels.launch import Launch
+from fastgan_engine.kernels.tables import contents
 from fastgan_engine.kernels.traffic import traffic
 
 # Namespaces of operations that compute nothing: questions about tensors, and marks for the profiler.
@@ -110,12 +111,13 @@ def counting(launch_bytes: Bytes | None = None) -> Iterator[list[Op]]:
 
 
 def launch_traffic() -> Bytes:
-    """Bytes that a launch moves; equal launches are counted once and remembered."""
+    """Bytes that a launch moves; launches that differ in nothing else than the tensors are counted once."""
     known: dict[Any, int] = {}
 
     def count(launch: Launch) -> int:
-        arguments = tuple(_identity(value) for value in launch.args)
-        key = (launch.name, launch.grid, arguments, str(launch.meta))
+        if any(contents(tensor) is not None for tensor in launch.tensors.values()):
+            return traffic(launch).moved  # what a table holds decides, too
+        key = (launch.name, launch.grid, tuple(map(_identity, launch.args)), str(launch.meta))
         if key not in known:
             known[key] = traffic(launch).moved
         return known[key]
@@ -124,10 +126,8 @@ def launch_traffic() -> Bytes:
 
 
 def _identity(value: Any) -> Any:
-    """Of an argument, what decides on the bytes: a tensor's shape and width; a table's contents are its own."""
-    if not isinstance(value, Tensor):
-        return value
-    return tuple(value.shape), value.stride(), value.element_size()
+    """What of an argument decides on the bytes: of a tensor its shape, strides and width."""
+    return (tuple(value.shape), value.stride(), value.element_size()) if isinstance(value, Tensor) else value
 
 
 class _Launches(list[Launch]):

@@ -143,3 +143,58 @@ def _device(config: "Config") -> str:
     device = pick_device(config.engine.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
     return f"{name}, {str(pick_dtype(config.precision.dtype, device)).removeprefix('torch.')}"
+
+
+ImSize = Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.")]
+Batch = Annotated[int | None, typer.Option(help="Images a step.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+
+
+@app.command()
+def cost(
+    im_size: ImSize = None,
+    batch: Batch = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the engine: auto (bf16), fp32, bf16 or fp16.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Count operations, GFLOP and bytes of one iteration, reference and engine, and model each card's time for it.
+
+    Counted on fake tensors: needs no GPU and no images. Takes a minute or two.
+    """
+    config = _counted_config(im_size, batch, dtype)
+    from fastgan_engine.bench.cost_report import cost_command
+
+    cost_command(config, json_file)
+
+
+@app.command()
+def ablation(
+    im_size: ImSize = None,
+    batch: Batch = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the engine: auto (bf16), fp32, bf16 or fp16.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Count what each opportunity that has a switch is worth: the engine's iteration with one off in turn."""
+    config = _counted_config(im_size, batch, dtype)
+    from fastgan_engine.bench.cost_report import ablation_command
+
+    ablation_command(config, json_file)
+
+
+@app.command()
+def saved(im_size: ImSize = None, batch: Batch = None, json_file: JsonFile = None) -> None:
+    """Count the memory that autograd keeps for backward, reference and engine at the same precision."""
+    config = _counted_config(im_size, batch, None)
+    from fastgan_engine.bench.saved_report import saved_command
+
+    saved_command(config, json_file)
+
+
+def _counted_config(im_size: int | None, batch: int | None, dtype: str | None) -> "Config":
+    """The configuration to count; the engine's kernels are counted as Triton's, which must be there, compiled."""
+    from fastgan_engine.config import resolve
+    from fastgan_engine.kernels import launch
+
+    if launch.triton is None or launch.INTERPRETED:
+        raise UserError("counting kernels needs Triton, with TRITON_INTERPRET unset")
+    return resolve(flags={"model.im_size": im_size, "train.batch": batch, "precision.dtype": dtype})
