@@ -199,7 +199,7 @@ def _check_partners(
         check(_same_layout(partner, weight), f"{name}[{index}]", partner.stride(), f"strides {weight.stride()}")
 
 
-@self_test("adam_ema")
+@self_test("adam_ema", dtype=torch.float32)
 def _self_test(device: torch.device, dtype: torch.dtype) -> None:
     generator = torch.Generator(device).manual_seed(0)
     shapes = ((40, 30, 3, 3), (7, 5), (1,))

@@ -7,7 +7,9 @@ reference, and logs its choice once.
 Under ``TRITON_INTERPRET=1`` (set before Triton is first imported) "triton" also runs on CPU tensors.
 """
 
+import importlib
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Literal
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+import fastgan_engine.kernels
 from fastgan_engine.kernels import launch
 from fastgan_engine.kernels.arguments import KERNEL_DTYPES
 
@@ -31,14 +34,19 @@ SelfTest = Callable[[torch.device, torch.dtype], None]
 
 logger = logging.getLogger("fastgan_engine.kernels")
 _self_tests: dict[str, SelfTest] = {}
+_own_dtypes: dict[str, torch.dtype | None] = {}
 _logged: set[str] = set()
 
 
-def self_test(op: str) -> Callable[[SelfTest], SelfTest]:
-    """Registers the self-test of an operation; "auto" runs it once per device and dtype, at the first use."""
+def self_test(op: str, *, dtype: torch.dtype | None = None) -> Callable[[SelfTest], SelfTest]:
+    """Registers the self-test of an operation; "auto" runs it once per device and dtype, at the first use.
+
+    dtype: of the operation's main tensor where it is not the one that the networks train in.
+    """
 
     def register(test: SelfTest) -> SelfTest:
         _self_tests[op] = test
+        _own_dtypes[op] = dtype
         passes_self_test.cache_clear()
         return test
 
@@ -77,17 +85,46 @@ def _obstacle(x: Tensor) -> str | None:
         return "Triton is not installed"
     if x.dtype not in KERNEL_DTYPES:
         return f"the tensor is {x.dtype}, kernels take float32, float16 and bfloat16"
-    if isinstance(x, FakeTensor):
-        return None
-    if launch.INTERPRETED:
+    if isinstance(x, FakeTensor) or launch.INTERPRETED:
         return None
     if x.device.type != "cuda":
         return f"the tensor is on {x.device}, kernels run on CUDA (on the CPU only under TRITON_INTERPRET=1)"
-    capability = torch.cuda.get_device_capability(x.device)
-    floor = BF16_FLOOR if x.dtype == torch.bfloat16 else FLOOR
+    return _obstacle_of_card(x.device, x.dtype)
+
+
+def _obstacle_of_card(device: torch.device, dtype: torch.dtype) -> str | None:
+    capability = torch.cuda.get_device_capability(device)
+    floor = BF16_FLOOR if dtype == torch.bfloat16 else FLOOR
     if capability < floor:
-        return f"compute capability {_version(capability)} is below {_version(floor)}, the floor for {x.dtype}"
+        return f"compute capability {_version(capability)} is below {_version(floor)}, the floor for {dtype}"
     return None
+
+
+def summary(device: torch.device, dtype: torch.dtype) -> str:
+    """One line for the user: what "auto" takes when training in ``dtype`` on ``device``, and why.
+
+    Runs the self-tests of all operations that have not run yet there: seconds, once, on a GPU.
+    """
+    obstacle = None
+    if device.type != "cuda":
+        obstacle = "training on the CPU" if torch.cuda.is_available() else "no CUDA device"
+    elif launch.triton is None:
+        obstacle = "Triton is not installed"
+    if obstacle := obstacle or _obstacle_of_card(device, dtype):
+        return f"kernels: plain PyTorch ({obstacle})"
+    for module in pkgutil.iter_modules(fastgan_engine.kernels.__path__):
+        importlib.import_module(f"fastgan_engine.kernels.{module.name}")
+    if device.index is None:  # as tensors name it
+        device = torch.device(device.type, torch.cuda.current_device())
+    failed = [op for op in sorted(_self_tests) if not passes_self_test(op, device, _own_dtypes.get(op) or dtype)]
+    if not failed:
+        return f"kernels: Triton, all {len(_self_tests)} self-tests passed"
+    if len(failed) == len(_self_tests):
+        return f"kernels: plain PyTorch (all {len(failed)} self-tests failed)"
+    if len(failed) == 1:
+        return f"kernels: Triton, but {failed[0]} failed its self-test and runs as plain PyTorch"
+    names = f"{', '.join(failed[:-1])} and {failed[-1]}"
+    return f"kernels: Triton, but {names} failed their self-tests and run as plain PyTorch"
 
 
 @cache

@@ -7,10 +7,25 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastgan_engine.kernels import dispatch, launch
-from fastgan_engine.kernels.dispatch import assert_near, passes_self_test, self_test, use_triton
+from fastgan_engine.kernels import (
+    adam_ema,
+    batch,
+    diffaug,
+    dispatch,
+    hinge,
+    launch,
+    lpips_distance,
+    norm_glu,
+    norm_lrelu,
+    sle,
+    spectral,
+    up_conv,
+)
+from fastgan_engine.kernels.dispatch import assert_near, passes_self_test, self_test, summary, use_triton
 
 CPU = torch.device("cpu")
+# Imported before any test, so that their self-tests are registered for good.
+OPS = (adam_ema, batch, diffaug, hinge, lpips_distance, norm_glu, norm_lrelu, sle, spectral, up_conv)
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +176,57 @@ def test_assert_near_accepts_rounding_and_missing_tensors():
     assert_near("op", [exact.half(), None], [exact, None])
     with pytest.raises(AssertionError, match="op, tensor 1: got None"):
         assert_near("op", [exact.half(), None], [exact, exact])
+
+
+class TestSummary:
+    @pytest.fixture
+    def card(self, monkeypatch):
+        """A card on which all self-tests pass but those of ``self.broken``; what was asked of it, by operation."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        names = {op.__name__.rpartition(".")[2] for op in OPS}
+        monkeypatch.setattr(dispatch, "_self_tests", {name: dispatch._self_tests[name] for name in names})
+        seen = {}
+
+        def passes(op, device, dtype):
+            seen[op] = device, dtype
+            return op not in self.broken
+
+        monkeypatch.setattr(dispatch, "passes_self_test", passes)
+        self.broken = set()
+        return seen
+
+    def test_without_a_card(self, monkeypatch):
+        assert summary(CPU, torch.float32) == "kernels: plain PyTorch (no CUDA device)"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert summary(CPU, torch.float32) == "kernels: plain PyTorch (training on the CPU)"
+
+    def test_without_triton(self, card, monkeypatch):
+        monkeypatch.setattr(launch, "triton", None)
+        assert summary(torch.device("cuda"), torch.float16) == "kernels: plain PyTorch (Triton is not installed)"
+
+    def test_on_an_old_card(self, card, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+        assert summary(torch.device("cuda"), torch.float32) == (
+            "kernels: plain PyTorch (compute capability 6.1 is below 7.5, the floor for torch.float32)"
+        )
+
+    def test_all_pass_in_the_dtype_they_run_in(self, card):
+        assert summary(torch.device("cuda"), torch.bfloat16) == "kernels: Triton, all 10 self-tests passed"
+        assert {device for device, _ in card.values()} == {torch.device("cuda", 0)}
+        of_float32 = {op for op, (_, dtype) in card.items() if dtype == torch.float32}
+        assert of_float32 == {"adam_ema", "hinge", "spectral"}
+
+    def test_those_that_failed_are_named(self, card):
+        self.broken = {"norm_glu"}
+        assert summary(torch.device("cuda", 0), torch.bfloat16) == (
+            "kernels: Triton, but norm_glu failed its self-test and runs as plain PyTorch"
+        )
+        self.broken = {"sle", "norm_glu", "diffaug"}
+        assert summary(torch.device("cuda", 0), torch.bfloat16) == (
+            "kernels: Triton, but diffaug, norm_glu and sle failed their self-tests and run as plain PyTorch"
+        )
+        self.broken = set(card)
+        assert summary(torch.device("cuda", 0), torch.bfloat16) == "kernels: plain PyTorch (all 10 self-tests failed)"
