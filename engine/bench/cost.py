@@ -7,6 +7,7 @@ fake tensors are on the CPU.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -25,9 +26,25 @@ from fastgan_engine.kernels.batch import gather_batch
 from fastgan_engine.reconstruction import ReconstructionLoss
 from fastgan_engine.reference_step import ReferenceStep
 from fastgan_engine.sources import Source
+from fastgan_engine.state import Networks
 
 Who = Literal["reference", "engine"]
 RESIDENT_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class FakeIteration:
+    """An iteration on fake tensors: ``run`` makes one; ``networks`` and ``loss`` are what it trains and with what."""
+
+    run: Callable[[], Any]
+    networks: Networks
+    loss: ReconstructionLoss
+
+    def owned(self) -> Iterator[Tensor]:
+        """Parameters and buffers."""
+        for module in (self.networks.generator, self.networks.discriminator, self.networks.ema, self.loss):
+            yield from module.parameters()
+            yield from module.buffers()
 
 
 def cost(config: Config, who: Who, dtype: torch.dtype = torch.bfloat16, launch_bytes: Bytes | None = None) -> Cost:
@@ -37,10 +54,10 @@ def cost(config: Config, who: Who, dtype: torch.dtype = torch.bfloat16, launch_b
     engine computes in ``dtype`` with the kernels that ``config.engine.kernels`` chooses ("auto": Triton).
     """
     with fake_tensors():
-        iteration = _reference(config) if who == "reference" else _engine(config, dtype)
-        iteration()
+        iteration = reference_iteration(config) if who == "reference" else engine_iteration(config, dtype)
+        iteration.run()
         with counting(launch_bytes) as operations:
-            iteration()
+            iteration.run()
     return Cost(operations)
 
 
@@ -51,34 +68,39 @@ def fake_tensors() -> Iterator[None]:
         yield
 
 
-def _engine(config: Config, dtype: torch.dtype) -> Callable[[], Any]:
+def engine_iteration(config: Config, dtype: torch.dtype) -> FakeIteration:
+    """The engine's part of an iteration that runs on the device: all but the fetching of the batch."""
     if config.engine.kernels == "auto":
         config = config.model_copy(update={"engine": config.engine.model_copy(update={"kernels": "triton"})})
-    state = build_state(config, CPU, dtype)
-    step = build_step(config, state, _loss(config), dtype)
-    return Iteration(config, state, _FakeSource(config), step, Clock(CPU)).on_device
+    state, loss = build_state(config, CPU, dtype), _loss(config)
+    step = build_step(config, state, loss, dtype)
+    iteration = Iteration(config, state, _FakeSource(config), step, Clock(CPU))
+    return FakeIteration(iteration.on_device, state.networks, loss)
 
 
-def _reference(config: Config) -> Callable[[], Any]:
-    """The released recipe: Adam and the average parameter by parameter, contiguous layout, fp32."""
+def reference_iteration(config: Config, dtype: torch.dtype = torch.float32) -> FakeIteration:
+    """The released recipe: Adam and the average parameter by parameter, contiguous; under autocast if not in fp32."""
     model, train = config.model, config.train
     plain = config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": False})})
-    networks = build_networks(plain, CPU)
+    networks, loss = build_networks(plain, CPU), _loss(config)
     opt_g, opt_d = (
         torch.optim.Adam(network.parameters(), train.lr, (train.beta1, train.beta2), foreach=False, fused=False)
         for network in (networks.generator, networks.discriminator)
     )
-    step = ReferenceStep(networks, _loss(config), opt_g, opt_d, policy=config.loss.augment, ema_decay=train.ema_decay)
+    step = ReferenceStep(
+        networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=train.ema_decay,
+        autocast=torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
 
-    def iteration() -> None:
+    def run() -> None:
         draws = draw(train.batch, im_size=model.im_size, nz=model.nz, policy=config.loss.augment, generator=generator)
         reals = torch.empty(train.batch, model.nc, model.im_size, model.im_size)
         with released_ops():
-            # The released step reads the quadrant on the host.
+            # The released step reads the quadrant on the host, which a fake scalar of known value allows.
             step(reals, draws._replace(part=torch.tensor(0)))
 
-    return iteration
+    return FakeIteration(run, networks, loss)
 
 
 def _loss(config: Config) -> ReconstructionLoss:
