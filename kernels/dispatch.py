@@ -100,17 +100,18 @@ def _obstacle_of_card(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def _obstacle_of_training(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return "training on the CPU" if torch.cuda.is_available() else "no CUDA device"
+    return "Triton is not installed" if launch.triton is None else _obstacle_of_card(device, dtype)
+
+
 def summary(device: torch.device, dtype: torch.dtype) -> str:
     """One line for the user: what "auto" takes when training in ``dtype`` on ``device``, and why.
 
     Runs the self-tests of all operations that have not run yet there: seconds, once, on a GPU.
     """
-    obstacle = None
-    if device.type != "cuda":
-        obstacle = "training on the CPU" if torch.cuda.is_available() else "no CUDA device"
-    elif launch.triton is None:
-        obstacle = "Triton is not installed"
-    if obstacle := obstacle or _obstacle_of_card(device, dtype):
+    if obstacle := _obstacle_of_training(device, dtype):
         return f"kernels: plain PyTorch ({obstacle})"
     for module in pkgutil.iter_modules(fastgan_engine.kernels.__path__):
         importlib.import_module(f"fastgan_engine.kernels.{module.name}")

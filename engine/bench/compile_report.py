@@ -74,7 +74,7 @@ def compile_report(
         )
     jobs = [(arch, launches) for arch in archs for launches in recorded[training_dtype(arch)].values()]
     moved: dict[Any, Traffic] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for arch, launches in jobs:
         progress(f"{launches[0].name} for {arch}", len(rows), len(jobs))
         rows.append(report_row(launches, arch, moved))
