@@ -115,8 +115,8 @@ def summary(device: torch.device, dtype: torch.dtype) -> str:
         return f"kernels: plain PyTorch ({obstacle})"
     for module in pkgutil.iter_modules(fastgan_engine.kernels.__path__):
         importlib.import_module(f"fastgan_engine.kernels.{module.name}")
-    if device.index is None:  # as tensors name it
-        device = torch.device(device.type, torch.cuda.current_device())
+    if str(device) == "cuda":  # as tensors name it
+        device = torch.device("cuda", torch.cuda.current_device())
     failed = [op for op in sorted(_self_tests) if not passes_self_test(op, device, _own_dtypes.get(op) or dtype)]
     if not failed:
         return f"kernels: Triton, all {len(_self_tests)} self-tests passed"
