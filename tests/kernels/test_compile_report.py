@@ -14,8 +14,9 @@ from fastgan_engine.errors import UserError
 
 # The oldest and the newest architecture, float16 and bfloat16, each at one image size (all of all takes minutes).
 CASES = {"sm_75": 256, "sm_120": 1024}
-# Kernels that pass over maps: most of an iteration's bytes.
+# Kernels that pass over maps or over all weights: most of an iteration's bytes.
 HOT = (
+    "adam_ema_kernel",
     "gate_gradient_kernel",
     "gate_kernel",
     "norm_glu_apply_kernel",
@@ -26,6 +27,10 @@ HOT = (
     "norm_lrelu_reduce_kernel",
     "norm_statistics_kernel",
     "pool4_kernel",
+    "spectral_dot_kernel",
+    "spectral_grad_kernel",
+    "spectral_normalise_kernel",
+    "spectral_product_kernel",
 )
 
 
