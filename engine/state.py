@@ -30,8 +30,7 @@ def update_ema(ema: nn.Module, live: nn.Module, decay: float, *, weights: bool =
     of spectral norm (``weight_u``, ``weight_v``) are of unit length, so that only a copy makes sense.
     """
     torch._foreach_lerp_(_averaged(ema, weights), _averaged(live, weights), 1 - decay)
-    for target, source in zip(_copied(ema), _copied(live), strict=True):
-        target.copy_(source)
+    torch._foreach_copy_(_copied(ema), _copied(live))
 
 
 def _averaged(network: nn.Module, weights: bool) -> list[Tensor]:

@@ -14,6 +14,7 @@ from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
 from fastgan_engine.hardware import pick_device, pick_dtype
 from fastgan_engine.iteration import Iteration
+from fastgan_engine.kernels import dispatch
 from fastgan_engine.pictures import save_pictures
 from fastgan_engine.pipelines import PreparedSet
 from fastgan_engine.reconstruction import ReconstructionLoss
@@ -78,6 +79,8 @@ class Trainer:
     def train(self) -> bool:
         """Runs until ``train.steps``. Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way."""
         config, state = self.config, self.state
+        if config.engine.kernels == "auto":
+            self.screen.event(dispatch.summary(self.device, self.dtype))
         self._prepare_folder()
         with Interruption() as interruption, self._source() as source, self._log() as log:
             iterate = self._iteration(source)

@@ -10,7 +10,7 @@ only x and the per-channel statistics are kept. Two passes forward, two backward
 dtype; statistics, sums and arithmetic are fp32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +30,19 @@ class Activation:
     def channels_out(self, channels: int) -> int:
         return channels // 2 if self.slope is None else channels
 
-    def forward(self, v: Tensor) -> Tensor:
-        """v: [rows, C] or, for GLU, [rows, 2C] -> [rows, C]."""
+    def forward(self, v: Tensor, out: Tensor) -> Tensor:
+        """v: [rows, C] or, for GLU, [rows, 2C] -> out: [rows, C]."""
         if self.slope is not None:
-            return torch.nn.functional.leaky_relu(v, self.slope)
+            return torch.ops.aten.leaky_relu.out(v, self.slope, out=out)
         a, b = v.chunk(2, dim=1)
-        return torch.sigmoid(b).mul_(a)
+        return torch.mul(a, torch.sigmoid(b), out=out)
 
-    def backward(self, v: Tensor, grad: Tensor) -> Tensor:
-        """Gradient with respect to v of ``forward`` under ``grad`` [rows, C]."""
+    def backward(self, v: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+        """Gradient with respect to v of ``forward`` under ``grad`` [rows, C], into ``out``, shaped like v."""
         if self.slope is not None:
-            return torch.ops.aten.leaky_relu_backward(grad, v, self.slope, False)
+            return torch.ops.aten.leaky_relu_backward.grad_input(grad, v, self.slope, False, grad_input=out)
         a, b = v.chunk(2, dim=1)
         gate = torch.sigmoid(b)
-        out = torch.empty_like(v)
         grad_a, grad_b = out.chunk(2, dim=1)
         torch.mul(grad, gate, out=grad_a)
         torch.mul(grad_a, a, out=grad_b)
@@ -93,21 +92,29 @@ def rows_of(x: Tensor, groups: int, gate: Tensor | None) -> Rows:
 @torch.no_grad()
 def statistics(x: Tensor, rows: Rows, noise: Tensor | None, noise_weight: Tensor | None) -> Statistics:
     """Mean and biased variance of x + noise_weight * noise, from sums shifted by each group's first row."""
-    x_rows, noise_rows = rows.view(x), None if noise is None else rows.view(noise)
+    if noise is None or noise_weight is None:
+        return _plain_statistics(x, rows.groups)
+    x_rows, noise_rows = rows.view(x), rows.view(noise)
     per_group = rows.segments // rows.groups
     shift = x_rows[::per_group, 0].float()
     total = torch.zeros(rows.groups, x.shape[1], dtype=torch.float64, device=x.device)
     squares = torch.zeros_like(total)
     for segment, group, block in rows.blocks(x.shape[1]):
         value = x_rows[segment, block].float() - shift[group]
-        if noise_rows is not None and noise_weight is not None:
-            value.addcmul_(noise_rows[segment, block].float(), noise_weight)
+        value.addcmul_(noise_rows[segment, block].float(), noise_weight)
         total[group] += value.sum(0)
-        squares[group] += value.square_().sum(0)
+        squares[group] += value.mul_(value).sum(0)
     count = rows.rows * per_group
     mean = total / count
     variance = (squares / count - mean.square()).clamp_(min=0)
     return Statistics((mean + shift).float(), variance.float(), count)
+
+
+def _plain_statistics(x: Tensor, groups: int) -> Statistics:
+    """The same without noise, by PyTorch's own pass, which is one call and exact to fp32."""
+    parts = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in x.chunk(groups)]
+    count = x.numel() // x.shape[1] // groups
+    return Statistics(torch.stack([m for m, _ in parts]), torch.stack([v for _, v in parts]), count)
 
 
 @torch.no_grad()
@@ -150,12 +157,13 @@ class BlockedNorm(torch.autograd.Function):
         gate_rows = None if gate is None else gate.detach().reshape(batch, channels).float()
         residual_rows = None if residual is None else rows.view(residual)
         for segment, group, block in rows.blocks(x.shape[1]):
-            out = activation.forward(walk.normalised(segment, group, block))
+            out, narrow = _target(y[segment, block])
+            activation.forward(walk.normalised(segment, group, block), out)
             if gate_rows is not None:
                 out *= gate_rows[segment]
             if residual_rows is not None:
-                out = out.add_(residual_rows[segment, block]).mul_(0.5)
-            y[segment, block] = out
+                out.add_(residual_rows[segment, block]).mul_(0.5)
+            narrow()
         ctx.save_for_backward(x, weight, scale, shift, noise, noise_weight, gate)
         ctx.stats, ctx.epsilon, ctx.activation, ctx.rows = stats, epsilon, activation, rows
         ctx.halved = residual is not None
@@ -219,12 +227,13 @@ def _reduce(ctx: Any, walk: _Walk, grad: Tensor, gate: Tensor | None) -> tuple[T
         if ctx.halved:
             upstream = upstream * 0.5
         if gate_rows is not None and grad_gate is not None:
-            grad_gate[segment] += (upstream * activation.forward(v)).sum(0)
+            grad_gate[segment] += (upstream * activation.forward(v, torch.empty_like(upstream))).sum(0)
             upstream = upstream * gate_rows[segment]
-        back = activation.backward(v, upstream)
+        back, narrow = _target(grad_v[segment, block])
+        activation.backward(v, upstream, back)
         sums[group] += back.sum(0)
         sums_x[group] += (raw * back).sum(0)
-        grad_v[segment, block] = back
+        narrow()
     return grad_v, sums, sums_x, None if gate is None or grad_gate is None else grad_gate.view_as(gate).to(gate.dtype)
 
 
@@ -239,12 +248,22 @@ def _apply(ctx: Any, walk: _Walk, grad_v: Tensor, sums: Tensor, slope: Tensor) -
     total = torch.zeros((), device=grad_v.device)
     noise_rows = None if walk.noise is None else ctx.rows.view(walk.noise)
     for segment, group, block in ctx.rows.blocks(grad_v.shape[2]):
-        centred = torch.addcmul(constant[group], walk.raw(segment, block), linear[group]).neg_()
-        back = centred.addcmul_(grad_v[segment, block].float(), walk.scale[group])
+        centred = torch.addcmul(constant[group], walk.raw(segment, block), linear[group])
+        rows = grad_v[segment, block]
+        back, narrow = _target(rows)
+        torch.mul(rows, walk.scale[group], out=back).sub_(centred)
         if noise_rows is not None:
             total += (back.sum(1, keepdim=True) * noise_rows[segment, block]).sum()
-        grad_v[segment, block] = back
+        narrow()
     return None if walk.noise_weight is None else total.view_as(walk.noise_weight)
+
+
+def _target(rows: Tensor) -> tuple[Tensor, Callable[[], object]]:
+    """Where to compute the fp32 values of ``rows``, and what carries them over: nothing where ``rows`` is fp32."""
+    if rows.dtype == torch.float32:
+        return rows, lambda: None
+    wide = torch.empty(rows.shape, device=rows.device)
+    return wide, lambda: rows.copy_(wide)
 
 
 def blocked_norm(

@@ -172,7 +172,7 @@ class Precision(Section):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
         description="compute precision: auto takes fp16 on compute capability 7.x, bf16 from 8.0 "
-        "and on CPUs with bf16 instructions, else fp32",
+        "and on CPUs with AMX, else fp32",
     )
     channels_last: bool = Field(default=True, description="keep images and feature maps in channels-last memory format")
     tf32: bool = Field(default=True, description="allow TF32 in fp32 matrix products and convolutions (from sm_80)")

@@ -202,7 +202,7 @@ class TestDeviceAndPrecision:
 
     @pytest.mark.parametrize(
         ("avx512_bf16", "amx", "dtype"),
-        [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+        [(True, False, torch.float32), (True, True, torch.bfloat16), (False, False, torch.float32)],
     )
     def test_auto_precision_on_a_cpu(
         self, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool, amx: bool, dtype: torch.dtype
