@@ -6,10 +6,12 @@ average: a whole iteration. LPIPS has random weights; the time does not depend o
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from fastgan_engine.bench.released_ops import released_ops
 from fastgan_engine.build import build_networks, build_state, build_step
 from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.clock import Clock
@@ -36,7 +38,7 @@ class Contender(ABC):
 
 
 class Reference(Contender):
-    """The released recipe: fp32, NCHW, plain modules, Adam tensor by tensor as PyTorch's default is."""
+    """The released recipe as the released code spells it: fp32, NCHW, PyTorch's default Adam."""
 
     def __init__(self, config: Config, device: torch.device, dtype: torch.dtype) -> None:
         self.config = config
@@ -44,6 +46,10 @@ class Reference(Contender):
         self.step = self._step(config, device, dtype)
 
     def run(self, reals: Tensor) -> StepLosses:
+        with released_ops() if "cutout" not in self.config.loss.augment else nullcontext():
+            return self._iterate(reals)
+
+    def _iterate(self, reals: Tensor) -> StepLosses:
         model, train = self.config.model, self.config.train
         draws = draw(
             train.batch, im_size=model.im_size, nz=model.nz, policy=self.config.loss.augment, generator=self.generator
@@ -55,7 +61,7 @@ class Reference(Contender):
 
 
 class Compiled(Reference):
-    """The rival: the reference under autocast, channels-last, its networks and LPIPS through torch.compile."""
+    """The rival: our plain networks under autocast, channels-last, they and LPIPS through torch.compile."""
 
     def _step(self, config: Config, device: torch.device, dtype: torch.dtype) -> ReferenceStep:
         autocast = None if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
@@ -65,7 +71,7 @@ class Compiled(Reference):
         return step
 
     def run(self, reals: Tensor) -> StepLosses:
-        return super().run(reals.contiguous(memory_format=torch.channels_last))
+        return self._iterate(reals.contiguous(memory_format=torch.channels_last))
 
 
 class Engine(Contender):
