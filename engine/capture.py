@@ -1,7 +1,7 @@
 """An iteration as one CUDA graph: captured once, then replayed with a single launch.
 
-Warm-up runs on a side stream, as capture needs (kernels compiled, workspaces made, algorithms chosen). It moves the
-state, so every tensor of the state is put back in place afterwards: a captured run and an eager one agree.
+Warm-up runs on a side stream, as capture needs (kernels compiled, workspaces made, algorithms chosen), on whatever the
+source's buffers hold, so that no batch is used up. It moves the state, so every tensor of the state is put back in place afterwards: a captured run and an eager one agree.
 Sources: PyTorch's notes on CUDA graphs; ``torch.cuda.graph``.
 """
 
@@ -28,21 +28,15 @@ class CapturedIteration:
 
     def __init__(self, iteration: Iteration) -> None:
         self.iteration = iteration
-        device, generator = iteration.device, iteration.state.generator
-        iteration.source.fetch()
-        with torch.cuda.device(device):
+        with torch.cuda.device(iteration.device), iteration.clock.stopped():
             self._warm_up()
             self.graph = torch.cuda.CUDAGraph()
-            self.graph.register_generator_state(generator)
+            self.graph.register_generator_state(iteration.state.generator)
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.losses = StepLosses(*(loss.clone() for loss in iteration.on_device()))
-        self._fetched = True
 
     def __call__(self) -> StepLosses:
-        if not self._fetched:
-            self.iteration.fetch()
-        self._fetched = False
-        self.iteration.clock.start()
+        self.iteration.fetch()
         self.graph.replay()
         self.iteration.clock.lap("step")
         self.iteration.state.step += 1
@@ -56,17 +50,18 @@ class CapturedIteration:
         random = state.generator.get_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self.iteration.on_device()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.no_grad():
-            for tensor, value in saved:
-                tensor.copy_(value)
-        state.generator.set_state(random)
-        state.opt_g.zero_grad()
-        state.opt_d.zero_grad()
-        self.iteration.clock.read()
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self.iteration.on_device()
+        finally:  # also where it fails: the caller may go on without a graph
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.no_grad():
+                for tensor, value in saved:
+                    tensor.copy_(value)
+            state.generator.set_state(random)
+            state.opt_g.zero_grad()
+            state.opt_d.zero_grad()
 
 
 def mutable_tensors(state: TrainingState) -> Iterator[Tensor]:

@@ -2,6 +2,8 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,11 +20,23 @@ class Clock:
         self._host: dict[str, float] = defaultdict(float)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._start: torch.cuda.Event | float = self._now()
+        self._stopped = False
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Inside, laps are not taken: an event recorded in a graph capture tells no time."""
+        self._stopped = True
+        try:
+            yield
+        finally:
+            self._stopped = False
 
     def start(self) -> None:
         self._start = self._now()
 
     def lap(self, name: str) -> None:
+        if self._stopped:
+            return
         now = self._now()
         if isinstance(now, float):
             assert isinstance(self._start, float)

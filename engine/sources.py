@@ -33,7 +33,7 @@ class Source(ABC):
 
     @abstractmethod
     def reals(self) -> Tensor:
-        """The fetched batch: float32 [B, C, H, W] in [-1, 1], channels-last, on the device."""
+        """The fetched batch: float32 [B, C, H, W] in [-1, 1], channels-last, on the device; before that, any batch."""
 
     def close(self) -> None:
         """Stops threads, if there are any."""
@@ -56,8 +56,8 @@ class ResidentSource(Source):
     ) -> None:
         self.cache = decode_all(images).to(device)
         self.sampler, self.step, self.impl = sampler, start_step, impl
-        self.indices = torch.empty(sampler.batch_size, dtype=torch.int64, device=device)
-        self.flips = torch.empty(sampler.batch_size, dtype=torch.bool, device=device)
+        self.indices = torch.zeros(sampler.batch_size, dtype=torch.int64, device=device)
+        self.flips = torch.zeros(sampler.batch_size, dtype=torch.bool, device=device)
         self.reason = f"{images.count:,} images resident on {device}, {self.cache.numel() / GIB:.2f} GiB"
 
     def fetch(self) -> None:
@@ -78,7 +78,7 @@ class HostSource(Source):
         self.sampler, self.step = sampler, start_step
         shape = (sampler.batch_size, *self.cache.shape[1:])
         self.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self.buffer = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.buffer = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.reason = f"{images.count:,} images decoded in host memory, {self.cache.numel() / GIB:.2f} GiB"
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
 
@@ -103,7 +103,7 @@ class StreamSource(Source):
 
     def __init__(self, stream: ImageStream, shape: tuple[int, int, int, int], device: torch.device) -> None:
         self.stream = stream
-        self.buffer = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.buffer = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.reason = f"streamed by {stream.name}: {stream.reason}"
 
     def fetch(self) -> None:

@@ -44,6 +44,18 @@ def test_added_seconds_join_the_laps(now: list[float]) -> None:
     assert clock.read() == {"data": 0.75, "d": 2}
 
 
+def test_no_laps_while_stopped(now: list[float]) -> None:
+    clock = Clock(torch.device("cpu"))
+    with clock.stopped():
+        now[0] += 3
+        clock.lap("d")
+    assert clock.read() == {}
+    clock.start()
+    now[0] += 2
+    clock.lap("d")
+    assert clock.read() == {"d": 2}
+
+
 def test_reading_begins_anew(now: list[float]) -> None:
     clock = Clock(torch.device("cpu"))
     now[0] += 2

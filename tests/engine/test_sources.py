@@ -60,6 +60,14 @@ def test_auto_chooses_by_size(images: PreparedSet, data: dict[str, object], kind
         assert source.reason
 
 
+@pytest.mark.parametrize("data", [{"loader": "resident"}, {"resident_gib": 0.0}, {"loader": "pillow"}])
+def test_before_the_first_fetch_the_batch_is_a_valid_one(images: PreparedSet, data: dict[str, object]) -> None:
+    with open_source(config_of(**data), images, CPU, start_step=0) as source:
+        reals = source.reals()
+        assert reals.shape == (3, 3, 64, 64)
+        assert reals.abs().max() <= 1
+
+
 def test_the_buffers_stay_where_they_are(images: PreparedSet) -> None:
     """A captured iteration reads fixed addresses."""
     for data in ({"loader": "resident"}, {"resident_gib": 0.0}, {"loader": "pillow"}):
