@@ -37,9 +37,9 @@ def build_networks(config: Config, device: torch.device) -> Networks:
 
 def _converge_singular_vectors(network: nn.Module) -> None:
     """Makes the spectral norms of an untrained network the true ones, so that it can be sampled before any step."""
-    weights = SpectralWeights(network, dtype=torch.float32, impl="reference")
+    power_iteration = SpectralWeights(network, dtype=torch.float32, impl="reference").batch.step
     for _ in range(INITIAL_POWER_ITERATIONS):
-        weights.ready(grad=False)
+        power_iteration()
 
 
 def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> TrainingState:
@@ -52,6 +52,16 @@ def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> Tra
         scalers={name: torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for name in ("d", "g")},
         generator=torch.Generator(device).manual_seed(config.train.seed),
     )
+
+
+def build_loss(config: Config, *, random_weights: bool = False) -> ReconstructionLoss:
+    """The decoders' loss: none where D has no decoders. ``random_weights``: of LPIPS, for benchmarks.
+
+    Raises:
+        UserError: LPIPS weights can neither be found nor downloaded.
+    """
+    kind = config.loss.reconstruction if config.model.decode else "none"
+    return ReconstructionLoss(kind, weights_dir=config.loss.weights_dir, random_weights=random_weights)
 
 
 def build_step(

@@ -1,7 +1,8 @@
 """An iteration as one CUDA graph: captured once, then replayed with a single launch.
 
 Warm-up runs on a side stream, as capture needs (kernels compiled, workspaces made, algorithms chosen), on whatever the
-source's buffers hold, so that no batch is used up. It moves the state, so every tensor of the state is put back in place afterwards: a captured run and an eager one agree.
+source's buffers hold, so that no batch is used up. It moves the state, so every tensor of the state is put back in
+place afterwards: a captured run and an eager one agree.
 Sources: PyTorch's notes on CUDA graphs; ``torch.cuda.graph``.
 """
 

@@ -12,6 +12,7 @@ from fastgan_engine.snapshot import save_snapshot
 from fastgan_engine.state import TrainingState
 
 FORMAT = 1
+NO_IMAGES = ""  # in place of the hash of the training images, where it is not known what they were
 
 
 def save_checkpoint(folder: RunFolder, state: TrainingState, *, keep: int, config: str, data_hash: str) -> Path:

@@ -9,14 +9,12 @@ import torch
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.build import build_state
-from fastgan_engine.checkpoint import save_checkpoint
+from fastgan_engine.checkpoint import NO_IMAGES, save_checkpoint
 from fastgan_engine.config import Config, resolve
 from fastgan_engine.released import Released
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.snapshot import save_snapshot
 from fastgan_engine.state import TrainingState
-
-NO_IMAGES = ""  # in place of the hash of the training images: the file does not tell what it was trained on
 
 
 @dataclass(frozen=True)

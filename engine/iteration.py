@@ -6,11 +6,22 @@ import torch
 
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
-from fastgan_engine.draws import draw
+from fastgan_engine.draws import Draws, draw
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.sources import Source
 from fastgan_engine.state import TrainingState
 from fastgan_engine.step import EngineStep
+
+
+def draw_for(config: Config, generator: torch.Generator) -> Draws:
+    """All draws of one iteration under a configuration."""
+    return draw(
+        config.train.batch,
+        im_size=config.model.im_size,
+        nz=config.model.nz,
+        policy=config.loss.augment,
+        generator=generator,
+    )
 
 
 class Iteration:
@@ -37,14 +48,7 @@ class Iteration:
         self.clock.start()
 
     def on_device(self) -> StepLosses:
-        config = self.config
-        draws = draw(
-            config.train.batch,
-            im_size=config.model.im_size,
-            nz=config.model.nz,
-            policy=config.loss.augment,
-            generator=self.state.generator,
-        )
+        draws = draw_for(self.config, self.state.generator)
         return self.step(self.source.reals(), draws)
 
     @property

@@ -36,13 +36,12 @@ class ReferenceStep:
         opt_g: torch.optim.Optimizer,
         opt_d: torch.optim.Optimizer,
         *,
-        policy: str,
         ema_decay: float,
         autocast: AbstractContextManager | None = None,
     ) -> None:
         self.networks, self.reconstruction = networks, reconstruction
         self.opt_g, self.opt_d = opt_g, opt_d
-        self.policy, self.ema_decay = policy, ema_decay
+        self.ema_decay = ema_decay
         self.autocast = autocast or nullcontext()
 
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from fastgan_engine.atomic import atomic_write
-from fastgan_engine.build import build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.capture import CapturedIteration
-from fastgan_engine.checkpoint import load_checkpoint, save_checkpoint
+from fastgan_engine.checkpoint import NO_IMAGES, load_checkpoint, save_checkpoint
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
@@ -17,7 +17,6 @@ from fastgan_engine.iteration import Iteration
 from fastgan_engine.kernels import dispatch
 from fastgan_engine.pictures import save_pictures
 from fastgan_engine.pipelines import PreparedSet
-from fastgan_engine.reconstruction import ReconstructionLoss
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.run_log import RunLog
@@ -49,10 +48,7 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.clock = Clock(self.device)
         self.state = build_state(config, self.device, self.dtype)
-        loss = ReconstructionLoss(
-            config.loss.reconstruction if config.model.decode else "none", weights_dir=config.loss.weights_dir
-        )
-        self.step = build_step(config, self.state, loss, self.dtype, self.clock)
+        self.step = build_step(config, self.state, build_loss(config), self.dtype, self.clock)
         self._saved_at: int | None = None
         self._pictured_at: int | None = None
         if self.dtype == torch.float16 and self.device.type == "cpu":
@@ -73,7 +69,7 @@ class Trainer:
                 f"change within a run; start a new one with another --out"
             ) from error
         self._saved_at = self.state.step
-        if content["data_hash"] not in ("", self.images.hash):  # an imported run knows no images
+        if content["data_hash"] not in (NO_IMAGES, self.images.hash):
             self.screen.event("note: the training images have changed since the checkpoint was written")
 
     def train(self) -> bool:

@@ -11,14 +11,13 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from fastgan_engine.bench.reference import build_reference
 from fastgan_engine.bench.released_ops import released_ops
-from fastgan_engine.build import build_networks, build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
-from fastgan_engine.draws import draw
-from fastgan_engine.iteration import Iteration
-from fastgan_engine.reconstruction import ReconstructionLoss
+from fastgan_engine.iteration import Iteration, draw_for
 from fastgan_engine.reference_step import ReferenceStep, StepLosses
 from fastgan_engine.sources import Source
 
@@ -50,14 +49,10 @@ class Reference(Contender):
             return self._iterate(reals)
 
     def _iterate(self, reals: Tensor) -> StepLosses:
-        model, train = self.config.model, self.config.train
-        draws = draw(
-            train.batch, im_size=model.im_size, nz=model.nz, policy=self.config.loss.augment, generator=self.generator
-        )
-        return self.step(reals, draws)
+        return self.step(reals, draw_for(self.config, self.generator))
 
     def _step(self, config: Config, device: torch.device, dtype: torch.dtype) -> ReferenceStep:
-        return _reference_step(_with_layout(config, channels_last=False), device, None)
+        return build_reference(config, device)
 
 
 class Compiled(Reference):
@@ -65,7 +60,7 @@ class Compiled(Reference):
 
     def _step(self, config: Config, device: torch.device, dtype: torch.dtype) -> ReferenceStep:
         autocast = None if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-        step = _reference_step(_with_layout(config, channels_last=True), device, autocast)
+        step = build_reference(config, device, channels_last=True, autocast=autocast)
         for module in (step.networks.generator, step.networks.discriminator, step.reconstruction):
             module.compile()
         return step
@@ -80,7 +75,7 @@ class Engine(Contender):
     def __init__(self, config: Config, device: torch.device, dtype: torch.dtype) -> None:
         clock = Clock(device)
         state = build_state(config, device, dtype)
-        step = build_step(config, state, _loss(config, device), dtype, clock)
+        step = build_step(config, state, build_loss(config, random_weights=True), dtype, clock)
         self.source = _FixedSource(config, device)
         iteration = Iteration(config, state, self.source, step, clock)
         self.iterate: Iteration | CapturedIteration = iteration
@@ -110,27 +105,6 @@ class _FixedSource(Source):
 
     def reals(self) -> Tensor:
         return self.buffer
-
-
-def _with_layout(config: Config, *, channels_last: bool) -> Config:
-    return config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": channels_last})})
-
-
-def _loss(config: Config, device: torch.device) -> ReconstructionLoss:
-    kind = config.loss.reconstruction if config.model.decode else "none"
-    return ReconstructionLoss(kind, random_weights=True).to(device)
-
-
-def _reference_step(config: Config, device: torch.device, autocast: torch.autocast | None) -> ReferenceStep:
-    networks, train = build_networks(config, device), config.train
-    opt_g, opt_d = (
-        torch.optim.Adam(network.parameters(), lr=train.lr, betas=(train.beta1, train.beta2))
-        for network in (networks.generator, networks.discriminator)
-    )
-    return ReferenceStep(
-        networks, _loss(config, device), opt_g, opt_d,
-        policy=config.loss.augment, ema_decay=train.ema_decay, autocast=autocast,
-    )  # fmt: skip
 
 
 CONTENDERS: dict[str, type[Reference] | type[Engine]] = {

@@ -6,25 +6,22 @@ fake tensors are on the CPU.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan_engine.bench.counting import Bytes, Cost, counting
-from fastgan_engine.bench.fake_iteration import CPU, _modules_of_fake_tensors
+from fastgan_engine.bench.fake_iteration import CPU, fake_tensors
+from fastgan_engine.bench.reference import build_reference
 from fastgan_engine.bench.released_ops import released_ops
-from fastgan_engine.build import build_networks, build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
-from fastgan_engine.draws import draw
-from fastgan_engine.iteration import Iteration
+from fastgan_engine.iteration import Iteration, draw_for
 from fastgan_engine.kernels.batch import gather_batch
 from fastgan_engine.reconstruction import ReconstructionLoss
-from fastgan_engine.reference_step import ReferenceStep
 from fastgan_engine.sources import Source
 from fastgan_engine.state import Networks
 
@@ -61,18 +58,11 @@ def cost(config: Config, who: Who, dtype: torch.dtype = torch.bfloat16, launch_b
     return Cost(operations)
 
 
-@contextmanager
-def fake_tensors() -> Iterator[None]:
-    """Inside, tensors are fake, and modules of them can be converted."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _modules_of_fake_tensors():
-        yield
-
-
 def engine_iteration(config: Config, dtype: torch.dtype) -> FakeIteration:
     """The engine's part of an iteration that runs on the device: all but the fetching of the batch."""
     if config.engine.kernels == "auto":
         config = config.model_copy(update={"engine": config.engine.model_copy(update={"kernels": "triton"})})
-    state, loss = build_state(config, CPU, dtype), _loss(config)
+    state, loss = build_state(config, CPU, dtype), build_loss(config, random_weights=True)
     step = build_step(config, state, loss, dtype)
     iteration = Iteration(config, state, _FakeSource(config), step, Clock(CPU))
     return FakeIteration(iteration.on_device, state.networks, loss)
@@ -80,31 +70,19 @@ def engine_iteration(config: Config, dtype: torch.dtype) -> FakeIteration:
 
 def reference_iteration(config: Config, dtype: torch.dtype = torch.float32) -> FakeIteration:
     """The released recipe: Adam and the average parameter by parameter, contiguous; under autocast if not in fp32."""
-    model, train = config.model, config.train
-    plain = config.model_copy(update={"precision": config.precision.model_copy(update={"channels_last": False})})
-    networks, loss = build_networks(plain, CPU), _loss(config)
-    opt_g, opt_d = (
-        torch.optim.Adam(network.parameters(), train.lr, (train.beta1, train.beta2), foreach=False, fused=False)
-        for network in (networks.generator, networks.discriminator)
-    )
-    step = ReferenceStep(
-        networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=train.ema_decay,
-        autocast=torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
-    )  # fmt: skip
+    autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    step = build_reference(config, CPU, autocast=autocast, foreach=False)
+    model = config.model
     generator = torch.Generator().manual_seed(0)
 
     def run() -> None:
-        draws = draw(train.batch, im_size=model.im_size, nz=model.nz, policy=config.loss.augment, generator=generator)
-        reals = torch.empty(train.batch, model.nc, model.im_size, model.im_size)
+        draws = draw_for(config, generator)
+        reals = torch.empty(config.train.batch, model.nc, model.im_size, model.im_size)
         with released_ops():
             # The released step reads the quadrant on the host, which a fake scalar of known value allows.
             step(reals, draws._replace(part=torch.tensor(0)))
 
-    return FakeIteration(run, networks, loss)
-
-
-def _loss(config: Config) -> ReconstructionLoss:
-    return ReconstructionLoss(config.loss.reconstruction, random_weights=True)
+    return FakeIteration(run, step.networks, step.reconstruction)
 
 
 class _FakeSource(Source):

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastgan_engine.build import build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.config import resolve
-from fastgan_engine.draws import draw
+from fastgan_engine.iteration import draw_for
 from fastgan_engine.kernels.launch import Launch, record_launches
-from fastgan_engine.reconstruction import ReconstructionLoss
 
 CPU = torch.device("cpu")
 
@@ -25,14 +24,21 @@ def iteration_launches(im_size: int, batch: int, dtype: torch.dtype) -> list[Lau
     """The launches of one iteration of the default configuration, every fused operation in Triton."""
     config = resolve(flags={"model.im_size": im_size, "train.batch": batch, "engine.kernels": "triton"})
     generator = torch.Generator().manual_seed(0)
-    with FakeTensorMode(allow_non_fake_inputs=True), _modules_of_fake_tensors():
-        loss = ReconstructionLoss(config.loss.reconstruction, random_weights=True)
+    with fake_tensors():
+        loss = build_loss(config, random_weights=True)
         step = build_step(config, build_state(config, CPU, dtype), loss, dtype)
-        draws = draw(batch, im_size=im_size, nz=config.model.nz, policy=config.loss.augment, generator=generator)
+        draws = draw_for(config, generator)
         reals = torch.empty(batch, config.model.nc, im_size, im_size).contiguous(memory_format=torch.channels_last)
         with record_launches() as launches:
             step(reals, draws)
     return launches
+
+
+@contextmanager
+def fake_tensors() -> Iterator[None]:
+    """Inside, tensors are fake, and modules of them can be converted."""
+    with FakeTensorMode(allow_non_fake_inputs=True), _modules_of_fake_tensors():
+        yield
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from fastgan_engine.bench.cost import Who, engine_iteration, fake_tensors, reference_iteration
+from fastgan_engine.bench.cost import Who, engine_iteration, reference_iteration
+from fastgan_engine.bench.fake_iteration import fake_tensors
 from fastgan_engine.config import Config
 
 Storages = dict[int, torch.UntypedStorage]

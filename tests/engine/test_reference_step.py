@@ -53,13 +53,9 @@ def adam(network: torch.nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
 
 
-def reference(
-    nets: Networks, kind: str = "l1", policy: str = POLICY, loss: ReconstructionLoss | None = None
-) -> ReferenceStep:
+def reference(nets: Networks, kind: str = "l1", loss: ReconstructionLoss | None = None) -> ReferenceStep:
     loss = loss or ReconstructionLoss(kind)  # type: ignore[arg-type]
-    return ReferenceStep(
-        nets, loss, adam(nets.generator), adam(nets.discriminator), policy=policy, ema_decay=DECAY
-    )  # fmt: skip
+    return ReferenceStep(nets, loss, adam(nets.generator), adam(nets.discriminator), ema_decay=DECAY)
 
 
 def augmented(images: Tensor, params: DiffAugParams) -> Tensor:

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastgan_engine.build import build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.config import Config
 from fastgan_engine.draws import Draws, draw
-from fastgan_engine.reconstruction import ReconstructionLoss
 from fastgan_engine.reference_step import ReferenceStep, StepLosses
 from fastgan_engine.state import TrainingState
 
@@ -55,18 +54,16 @@ def batch_of(config: Config, seed: int) -> tuple[Tensor, Draws]:
 
 
 def reference_step(config: Config, state: TrainingState) -> ReferenceStep:
-    loss = ReconstructionLoss(config.loss.reconstruction if config.model.decode else "none", random_weights=True)
+    loss = build_loss(config, random_weights=True)
     opt_g, opt_d = (
         torch.optim.Adam(network.parameters(), lr=config.train.lr, betas=(config.train.beta1, config.train.beta2))
         for network in (state.networks.generator, state.networks.discriminator)
     )
-    return ReferenceStep(
-        state.networks, loss, opt_g, opt_d, policy=config.loss.augment, ema_decay=config.train.ema_decay
-    )
+    return ReferenceStep(state.networks, loss, opt_g, opt_d, ema_decay=config.train.ema_decay)
 
 
 def engine_step(config: Config, state: TrainingState, dtype: torch.dtype = torch.float32):  # type: ignore[no-untyped-def]
-    loss = ReconstructionLoss(config.loss.reconstruction if config.model.decode else "none", random_weights=True)
+    loss = build_loss(config, random_weights=True)
     return build_step(config, state, loss, dtype)
 
 
