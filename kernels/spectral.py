@@ -12,7 +12,8 @@ with ``torch.nn.utils.spectral_norm`` as they are.
 
 For a convolution followed by batch norm sigma alone is needed: BN(conv(x, W / sigma)) is BN(conv(x, W)) with its eps
 times sigma^2 (``norm_glu(..., sigma=...)``). The engine uses the exact form all the same: normalised weights for all
-layers in one launch are a small part of an iteration's bytes (`bench cost` counts them). The folded form, whose output is equal, drops the gradient
+layers in one launch are a small part of an iteration's bytes (`bench cost` counts them).
+The folded form, whose output is equal, drops the gradient
 through sigma: of a trained pair less than 1e-4 of the weight gradient without noise before the norm, but 0.5 % with a
 learned noise weight of 0.025, and most of it at 0.5.
 
