@@ -12,7 +12,7 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,metrics]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,all]'
 	touch $@
 
 # The main job on a built-in set: samples turn from noise into flowers in $(RUN)/samples.

@@ -22,6 +22,15 @@ def find_packages() -> list[str]:
     return names
 
 
+# What single commands need beside the engine; engine/extras.py names the extra where one is missing.
+EXTRAS = {
+    "metrics": ["torch-fidelity>=0.4"],  # evaluate
+    "bench": ["matplotlib>=3.8"],  # the plots of bench
+    "video": ["imageio>=2.34", "imageio-ffmpeg>=0.5"],  # interpolate, single animate
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # export
+    "ui": ["gradio>=5"],
+}
+
 LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
 
 setup(
@@ -51,8 +60,9 @@ setup(
         "nvidia-ml-py>=12.560",
     ],
     extras_require={
-        "metrics": ["torch-fidelity>=0.4"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"],
+        **EXTRAS,
+        "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "playwright>=1.45"],
     },
     entry_points={"console_scripts": ["fastgan-engine = fastgan_engine.cli:main"]},
 )
