@@ -1,37 +1,30 @@
-"""``fastgan-engine bench``: the engine measured against the released recipe."""
+"""``fastgan-engine bench throughput``."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastgan_engine.cli.bench.options import Batch, ImSize, JsonFile
 from fastgan_engine.errors import UserError
 
 if TYPE_CHECKING:
     from fastgan_engine.bench.throughput import Timing
     from fastgan_engine.config import Config
 
-app = typer.Typer(help="Measure the engine against the released recipe.", no_args_is_help=True)
-
 ITERATIONS = 5
-NO_GPU = (
-    "bench kernels times the kernels on an NVIDIA GPU, and none is visible here; "
-    "with --compile-only it compiles them for cards that are not here, and reports"
-)
 
 
-@app.command()
 def throughput(
     compare: Annotated[str, typer.Option(help="Comma list of reference, compile, engine.")] = "reference,engine",
-    im_size: Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    im_size: ImSize = None,
+    batch: Batch = None,
     iterations: Annotated[int, typer.Option(min=1, help="Timed iterations of each.")] = ITERATIONS,
     reconstruction: Annotated[str | None, typer.Option(help="lpips-vgg, lpips-squeeze, l1 or none.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the engine: auto, fp32, bf16 or fp16.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time one training iteration of each contender, in turns, in one process.
 
@@ -57,38 +50,6 @@ def throughput(
     if json_file is not None:
         json_file.write_text(json.dumps(_as_json(config, timings), indent=2) + "\n", encoding="utf-8")
         typer.echo(f"wrote {json_file}")
-
-
-@app.command()
-def kernels(
-    compile_only: Annotated[
-        bool, typer.Option("--compile-only", help="Compile for cards that need not be here, and report; takes minutes.")
-    ] = False,
-    arch: Annotated[
-        str | None, typer.Option(help="With --compile-only: comma list of architectures, such as sm_75,sm_86; all.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
-) -> None:
-    """Time the fused kernels on the GPU, or compile them ahead of time without one.
-
-    Compiled are the kernels that training at 256 and 1024 launches. Reported: registers, spills, shared memory, bytes
-    of a load, and bytes moved by one iteration against the least it could move.
-    """
-    from fastgan_engine.bench import compile_report
-
-    if compile_only:
-        named = None if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
-        compile_report.kernels_command(named or compile_report.ARCHS, json_file)
-        return
-    if arch is not None:
-        raise UserError("--arch goes with --compile-only; timing is done on the GPU that is here")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(NO_GPU)
-    from fastgan_engine.bench.kernel_timing import timing_command
-
-    timing_command(json_file)
 
 
 def _print(config: "Config", timings: "dict[str, Timing]") -> None:
@@ -149,58 +110,3 @@ def _device(config: "Config") -> str:
     device = pick_device(config.engine.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
     return f"{name}, {str(pick_dtype(config.precision.dtype, device)).removeprefix('torch.')}"
-
-
-ImSize = Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.")]
-Batch = Annotated[int | None, typer.Option(help="Images a step.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
-
-
-@app.command()
-def cost(
-    im_size: ImSize = None,
-    batch: Batch = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the engine: auto (bf16), fp32, bf16 or fp16.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Count operations, GFLOP and bytes of one iteration, reference and engine, and model each card's time for it.
-
-    Counted on fake tensors: needs no GPU and no images. Takes a minute or two.
-    """
-    config = _counted_config(im_size, batch, dtype)
-    from fastgan_engine.bench.cost_report import cost_command
-
-    cost_command(config, json_file)
-
-
-@app.command()
-def ablation(
-    im_size: ImSize = None,
-    batch: Batch = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the engine: auto (bf16), fp32, bf16 or fp16.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Count what each opportunity that has a switch is worth: the engine's iteration with one off in turn."""
-    config = _counted_config(im_size, batch, dtype)
-    from fastgan_engine.bench.cost_report import ablation_command
-
-    ablation_command(config, json_file)
-
-
-@app.command()
-def saved(im_size: ImSize = None, batch: Batch = None, json_file: JsonFile = None) -> None:
-    """Count the memory that autograd keeps for backward, reference and engine at the same precision."""
-    config = _counted_config(im_size, batch, None)
-    from fastgan_engine.bench.saved_report import saved_command
-
-    saved_command(config, json_file)
-
-
-def _counted_config(im_size: int | None, batch: int | None, dtype: str | None) -> "Config":
-    """The configuration to count; the engine's kernels are counted as Triton's, which must be there, compiled."""
-    from fastgan_engine.config import resolve
-    from fastgan_engine.kernels import launch
-
-    if launch.triton is None or launch.INTERPRETED:
-        raise UserError("counting kernels needs Triton, with TRITON_INTERPRET unset")
-    return resolve(flags={"model.im_size": im_size, "train.batch": batch, "precision.dtype": dtype})
