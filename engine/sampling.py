@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastgan_engine.chunks import in_chunks
 from fastgan_engine.errors import UserError
 from fastgan_engine.images import to_uint8
 from fastgan_engine.networks import Generator
@@ -44,7 +46,12 @@ def sample(
     _check(count, seed, truncation, chunk)
     if device is not None:
         generator.to(device)
-    return _batches(generator, count, seed, truncation, chunk, warn)
+
+    def batch(indices: range) -> Tensor:
+        z, noise = draw_inputs(generator, seed, indices)
+        return images_of(generator, z * truncation, noise)
+
+    return in_chunks(batch, count, chunk=chunk, device=device_of(generator), what=image_in_words(generator), warn=warn)
 
 
 def draw_inputs(generator: Generator, seed: int, indices: Sequence[int]) -> tuple[Tensor, Noise]:
@@ -53,7 +60,7 @@ def draw_inputs(generator: Generator, seed: int, indices: Sequence[int]) -> tupl
 
     def normal(*shape: int) -> Tensor:
         values = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in streams])
-        return torch.from_numpy(values).to(_device(generator))
+        return torch.from_numpy(values).to(device_of(generator))
 
     z = normal(generator.nz)
     return z, {size: (normal(1, size, size), normal(1, size, size)) for size in generator.noise_sizes()}
@@ -67,43 +74,27 @@ def _check(count: int, seed: int, truncation: float, chunk: int) -> None:
         raise UserError(f"truncation: got {truncation}, expected 0 (all alike) to 1 (the whole variety), or more")
 
 
-def _batches(
-    generator: Generator, count: int, seed: int, truncation: float, chunk: int, warn: Callable[[str], None] | None
-) -> Iterator[Tensor]:
-    done = 0
-    while done < count:
-        batch = _try_batch(generator, seed, range(done, min(done + chunk, count)), truncation)
-        if batch is not None:
-            yield batch
-            done += len(batch)
-            continue
-        torch.cuda.empty_cache()
-        if chunk == 1:
-            raise UserError(
-                f"not even one image of {generator.im_size} x {generator.im_size} fits into the memory of "
-                f"{_device(generator)}; free some (`fastgan-engine doctor` says who uses it), or take --device cpu"
-            )
-        chunk = min(chunk, count - done) // 2 or 1
-        if warn:
-            warn(f"out of memory on {_device(generator)}; going on with {chunk} image(s) at once")
-
-
 @torch.no_grad()
-def _try_batch(generator: Generator, seed: int, indices: Sequence[int], truncation: float) -> Tensor | None:
-    """Images of these indices, or None where the device runs out of memory.
+def images_of(generator: Generator, z: Tensor, noise: Noise) -> Tensor:
+    """The big images of these inputs, in evaluation mode, as uint8 [B, H, W, C] on the CPU."""
+    with evaluating(generator):
+        return to_uint8(generator(z, noise)[0]).cpu()
 
-    A function of its own, so that everything it allocated is free when the next, smaller attempt begins.
-    """
+
+@contextmanager
+def evaluating(generator: Generator) -> Iterator[None]:
+    """The generator in evaluation mode; afterwards in the one it was in."""
     was_training = generator.training
     generator.eval()
     try:
-        z, noise = draw_inputs(generator, seed, indices)
-        return to_uint8(generator(z * truncation, noise)[0]).cpu()
-    except torch.cuda.OutOfMemoryError:
-        return None
+        yield
     finally:
         generator.train(was_training)
 
 
-def _device(generator: Generator) -> torch.device:
+def image_in_words(generator: Generator) -> str:
+    return f"image of {generator.im_size} x {generator.im_size}"
+
+
+def device_of(generator: Generator) -> torch.device:
     return next(generator.parameters()).device

@@ -95,14 +95,35 @@ class Generator(nn.Module):
         """Resolutions that take noise, two maps [B, 1, size, size] each."""
         return [size for size in self.sizes if size in COMP_SIZES]
 
-    def forward(self, z: Tensor, noise: dict[int, tuple[Tensor, Tensor]] | None = None) -> list[Tensor]:
-        """Images of latents. ``noise``: the two maps of each of ``noise_sizes()``; drawn here where None."""
+    def low_features(self, z: Tensor, noise: dict[int, tuple[Tensor, Tensor]] | None = None) -> dict[int, Tensor]:
+        """The maps that gate others, and those below them: 4 to 32 pixels, by resolution."""
         features = {4: self.init(z)}
-        for size in self.sizes:
-            block, below = self.get_submodule(f"feat_{size}"), features[size // 2]
-            x = block(below, noise[size]) if noise is not None and size in COMP_SIZES else block(below)
+        for size in (size for size in self.sizes if size <= max(SKIPS.values())):
+            features[size] = self._grow(size, features, noise)
+        return features
+
+    def forward(
+        self,
+        z: Tensor,
+        noise: dict[int, tuple[Tensor, Tensor]] | None = None,
+        style: dict[int, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Images of latents.
+
+        noise: the two maps of each of ``noise_sizes()``; drawn here where None.
+        style: ``low_features`` of other latents, which gate in place of this pass's own (the paper's style mixing).
+        """
+        features = self.low_features(z, noise)
+        gating = features if style is None else style
+        for size in (size for size in self.sizes if size not in features):
+            x = self._grow(size, features, noise)
             if self.skip and size in SKIPS:
-                x = self.get_submodule(f"se_{size}")(features[SKIPS[size]], x)
+                x = self.get_submodule(f"se_{size}")(gating[SKIPS[size]], x)
             features[size] = x
         images = [self.to_big(features[self.im_size]), self.to_small(features[small_size(self.im_size)])]
         return [torch.tanh(image) for image in images] if self.bounded else images
+
+    def _grow(self, size: int, features: dict[int, Tensor], noise: dict[int, tuple[Tensor, Tensor]] | None) -> Tensor:
+        """The block of a resolution, on the map below it; without its gate."""
+        block, below = self.get_submodule(f"feat_{size}"), features[size // 2]
+        return block(below, noise[size]) if noise is not None and size in COMP_SIZES else block(below)
