@@ -10,6 +10,7 @@ from pathlib import Path
 CONFIG = "config.toml"
 CHECKPOINT_SUFFIX = ".pt"
 SNAPSHOT_SUFFIX = ".safetensors"
+PICTURE_SUFFIX = ".png"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class RunFolder:
     def log(self) -> Path:
         """Statistics, one JSON object a line."""
         return self.path / "log.jsonl"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, device and data, one JSON object for each start of training."""
+        return self.path / "environment.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page: pictures, curves, settings."""
+        return self.path / "report.html"
 
     @property
     def tensorboard(self) -> Path:
@@ -60,10 +71,10 @@ class RunFolder:
         return self.snapshots / f"{_name(step)}{SNAPSHOT_SUFFIX}"
 
     def sample(self, step: int) -> Path:
-        return self.samples / f"{_name(step)}.png"
+        return self.samples / f"{_name(step)}{PICTURE_SUFFIX}"
 
     def reconstruction(self, step: int) -> Path:
-        return self.reconstructions / f"{_name(step)}.png"
+        return self.reconstructions / f"{_name(step)}{PICTURE_SUFFIX}"
 
     def all_checkpoints(self) -> list[Path]:
         """Oldest step first."""
@@ -72,6 +83,14 @@ class RunFolder:
     def all_snapshots(self) -> list[Path]:
         """Oldest step first."""
         return _by_step(self.snapshots, SNAPSHOT_SUFFIX)
+
+    def all_samples(self) -> list[Path]:
+        """Oldest step first."""
+        return _by_step(self.samples, PICTURE_SUFFIX)
+
+    def all_reconstructions(self) -> list[Path]:
+        """Oldest step first."""
+        return _by_step(self.reconstructions, PICTURE_SUFFIX)
 
     def latest_checkpoint(self) -> Path | None:
         return next(reversed(self.all_checkpoints()), None)
