@@ -169,7 +169,7 @@ def _new_run() -> Path:
 
 def _resolve(
     start: _Start, profile: str | None, config: Path | None, flags: dict[str, Any], settings: list[str]
-) -> "Resolution":
+) -> "Resolution[Config]":
     """A resumed run takes its saved configuration in place of defaults, profile and file; flags still win."""
     from fastgan_engine.config import resolve_with_sources
 
@@ -190,7 +190,7 @@ def _resolve(
     return replace(resolution, notes=[note, *resolution.notes])
 
 
-def _run(start: _Start, resolution: "Resolution") -> None:
+def _run(start: _Start, resolution: "Resolution[Config]") -> None:
     config = resolution.config
     if config.data.path is None:
         raise UserError(

@@ -5,7 +5,7 @@ Precedence, the later over the earlier: defaults < profile < ``--config FILE`` <
 Importing this loads pydantic, never torch.
 """
 
-from fastgan_engine.config.layers import Resolution, resolve, resolve_with_sources
+from fastgan_engine.config.layers import Resolution, resolve, resolve_as, resolve_with_sources
 from fastgan_engine.config.schema import Config, sections, settings
 
-__all__ = ["Config", "Resolution", "resolve", "resolve_with_sources", "sections", "settings"]
+__all__ = ["Config", "Resolution", "resolve", "resolve_as", "resolve_with_sources", "sections", "settings"]

@@ -5,16 +5,18 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from fastgan_engine import profiles
 from fastgan_engine.config.messages import explain
-from fastgan_engine.config.schema import Config, sections, settings
+from fastgan_engine.config.schema import Config, Root, sections, settings
 from fastgan_engine.errors import UserError
 
 AUTO = "auto"
+
+R = TypeVar("R", bound=Root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +28,10 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolution:
+class Resolution(Generic[R]):
     """A configuration, the source of each of its values, and what the user should be told about it."""
 
-    config: Config
+    config: R
     sources: dict[str, str]
     notes: list[str]
 
@@ -49,24 +51,37 @@ def resolve_with_sources(
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
-) -> Resolution:
+) -> Resolution[Config]:
+    """What `resolve` returns, with its sources; see `resolve_as`."""
+    return resolve_as(Config, profile, config_file, flags, sets)
+
+
+def resolve_as(
+    root: type[R],
+    profile: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> Resolution[R]:
     """Lay the sources over the defaults, the later over the earlier: profile, file, flags, sets.
 
+    root: the kind of configuration: `Config`, or one of another kind of run.
+
     profile: a shipped profile, or "auto" for the one of this machine's hardware.
-    config_file: a TOML file with the sections of `Config`.
+    config_file: a TOML file with the sections of `root`.
     flags: dotted key -> value of the command's own flags; None means that the flag was not given.
     sets: ``section.key=value``, the value in TOML notation or as bare text; the last of several wins.
     Raises UserError for unknown names, wrong types and values out of range, naming the source.
     """
-    above = [file_layer(config_file)] if config_file else []
+    above = [file_layer(config_file, root)] if config_file else []
     above += [Layer(source="flag", values={k: v for k, v in (flags or {}).items() if v is not None})]
     above += [set_layer(sets)]
     notes: list[str] = []
     if profile == AUTO:
         profile, note = _profile_of_this_machine(above)
         notes.append(note)
-    layers = ([profile_layer(profile)] if profile else []) + above
-    config, sources = merge(layers)
+    layers = ([profile_layer(profile, root)] if profile else []) + above
+    config, sources = merge(layers, root)
     return Resolution(config=config, sources=sources, notes=notes + config.warnings())
 
 
@@ -78,16 +93,18 @@ def _profile_of_this_machine(above: Sequence[Layer]) -> tuple[str, str]:
     return choice.profile, choice.reason
 
 
-def profile_layer(name: str) -> Layer:
-    """The differences of a shipped profile. Raises UserError naming the nearest."""
+def profile_layer(name: str, root: type[Root]) -> Layer:
+    """The differences of a shipped profile, in the sections that `root` has. Raises UserError naming the nearest."""
     try:
         table = profiles.load(name)
     except profiles.ProfileError as error:
         raise UserError(str(error)) from None
-    return Layer(source=f"profile {name}", values=_flatten(table, f"profile {name}"))
+    if root is not Config:  # a profile is written for `Config`; other kinds of run share what describes the card
+        table = {section: values for section, values in table.items() if section in sections(root)}
+    return Layer(source=f"profile {name}", values=_flatten(table, f"profile {name}", root))
 
 
-def file_layer(path: Path) -> Layer:
+def file_layer(path: Path, root: type[Root]) -> Layer:
     """The values of a TOML file; the [card] table of a copied profile is passed over.
 
     Raises UserError when the file cannot be read.
@@ -101,7 +118,7 @@ def file_layer(path: Path) -> Layer:
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise UserError(f"the configuration {path} is not valid TOML: {error}") from None
     table.pop(profiles.CARD, None)
-    return Layer(source=source, values=_flatten(table, source))
+    return Layer(source=source, values=_flatten(table, source, root))
 
 
 def set_layer(sets: Sequence[str]) -> Layer:
@@ -124,62 +141,63 @@ def _parse_value(text: str) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _flatten(table: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _flatten(table: Mapping[str, Any], source: str, root: type[Root]) -> dict[str, Any]:
     """Nested tables -> dotted keys. Raises UserError for an unknown section, or one that is not a table."""
     flat: dict[str, Any] = {}
     for section, values in table.items():
         if isinstance(values, Mapping):
-            _check_section(section, source)
+            _check_section(section, source, root)
             flat.update({f"{section}.{name}": value for name, value in values.items()})
         else:
-            _check_key(section, source)  # outside any section: the hint names the right one
+            _check_key(section, source, root)  # outside any section: the hint names the right one
     return flat
 
 
-def merge(layers: Iterable[Layer]) -> tuple[Config, dict[str, str]]:
+def merge(layers: Iterable[Layer], root: type[R]) -> tuple[R, dict[str, str]]:
     """Defaults with the layers laid over them, and the source of every setting."""
-    table: dict[str, dict[str, Any]] = {name: {} for name in sections()}
-    sources = dict.fromkeys(settings(), "default")
+    table: dict[str, dict[str, Any]] = {name: {} for name in sections(root)}
+    sources = dict.fromkeys(settings(root), "default")
     for layer in layers:
         for key, value in layer.values.items():
-            _check_key(key, layer.source)
+            _check_key(key, layer.source, root)
             section, name = key.split(".", 1)
             table[section][name] = value
             sources[key] = layer.source
     try:
-        return Config.model_validate(table), sources
+        return root.model_validate(table), sources
     except ValidationError as error:
-        raise UserError(explain(error, sources)) from None
+        raise UserError(explain(error, sources, settings(root))) from None
 
 
-def _check_key(key: str, source: str) -> None:
-    known = settings()
+def _check_key(key: str, source: str, root: type[Root]) -> None:
+    known = settings(root)
     if key in known:
         return
     section, _, name = key.partition(".")
-    if section in sections() and not name:
-        raise UserError(f"{section} ({source}) is a section, not a setting. {_listing(section)}")
+    if section in sections(root) and not name:
+        raise UserError(f"{section} ({source}) is a section, not a setting. {_listing(section, root)}")
     elsewhere = [other for other in known if other.split(".")[1] == (name or section)]
     if not elsewhere and name:
-        _check_section(section, source)
+        _check_section(section, source, root)
     siblings = [other for other in known if other.startswith(f"{section}.")]
     by_name = {other.split(".")[1]: other for other in known}
     close = elsewhere or difflib.get_close_matches(key, siblings, n=1, cutoff=0.8)
     close = close or [by_name[other] for other in difflib.get_close_matches(name or section, by_name, n=1)]
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise UserError(f"unknown setting {key} ({source}).{hint} {_listing(section)}")
+    raise UserError(f"unknown setting {key} ({source}).{hint} {_listing(section, root)}")
 
 
-def _listing(section: str) -> str:
+def _listing(section: str, root: type[Root]) -> str:
     """What may be written there instead: the keys of a known section, else the sections."""
-    if section in sections():
-        return f"{section} has: {', '.join(sections()[section].model_fields)}."
-    return f"The sections are: {', '.join(sections())}."
+    known = sections(root)
+    if section in known:
+        return f"{section} has: {', '.join(known[section].model_fields)}."
+    return f"The sections are: {', '.join(known)}."
 
 
-def _check_section(section: str, source: str) -> None:
-    if section in sections():
+def _check_section(section: str, source: str, root: type[Root]) -> None:
+    if section in sections(root):
         return
-    close = difflib.get_close_matches(section, sections(), n=1)
+    close = difflib.get_close_matches(section, sections(root), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise UserError(f"unknown section {section} ({source}).{hint} {_listing(section)}")
+    raise UserError(f"unknown section {section} ({source}).{hint} {_listing(section, root)}")

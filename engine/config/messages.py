@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-
-from fastgan_engine.config.schema import settings
+from pydantic.fields import FieldInfo
 
 EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
@@ -25,24 +24,24 @@ EXPECTED: dict[str, str] = {
 }
 
 
-def explain(error: ValidationError, sources: Mapping[str, str]) -> str:
-    """One line an error. sources: dotted key -> where its value came from."""
-    return "\n".join(_line(dict(item), sources) for item in error.errors(include_url=False))
+def explain(error: ValidationError, sources: Mapping[str, str], known: Mapping[str, FieldInfo]) -> str:
+    """One line an error. sources: dotted key -> where its value came from. known: dotted key -> its field."""
+    return "\n".join(_line(dict(item), sources, known) for item in error.errors(include_url=False))
 
 
-def _line(item: dict[str, Any], sources: Mapping[str, str]) -> str:
+def _line(item: dict[str, Any], sources: Mapping[str, str], known: Mapping[str, FieldInfo]) -> str:
     key = ".".join(str(part) for part in item["loc"][:2])
     message = item["msg"].removeprefix("Value error, ")
     if key not in sources:
         return message + _origins(message, sources)
-    return f"{key}: got {_show(item['input'])} ({sources[key]}), {_expectation(key, item, message)}"
+    return f"{key}: got {_show(item['input'])} ({sources[key]}), {_expectation(item, message, known[key])}"
 
 
-def _expectation(key: str, item: Mapping[str, Any], message: str) -> str:
+def _expectation(item: Mapping[str, Any], message: str, field: FieldInfo) -> str:
     if item["type"] == "value_error":  # one of our validators, whose message is complete
         return message
     if item["type"] == "string_pattern_mismatch":
-        return f"expected {settings()[key].description}"
+        return f"expected {field.description}"
     expected = EXPECTED.get(item["type"], message).format(**item.get("ctx", {}))
     return f"expected {expected}" + (_nearest(item) if item["type"] == "literal_error" else "")
 

@@ -214,8 +214,29 @@ class Log(Section):
     )
 
 
-class Config(Section):
-    """The whole configuration of a run. Immutable; build it with `resolve`."""
+class Root(Section):
+    """A whole configuration, of sections. Immutable; build it with `resolve` or `resolve_as`."""
+
+    def warnings(self) -> list[str]:
+        """Settings that are allowed but have no effect or are likely a mistake, one line each."""
+        return []
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its dotted key, in the order of the schema."""
+        return {key: getattr(getattr(self, section), name) for key, section, name in _split(settings(type(self)))}
+
+    def to_toml(self, sources: Mapping[str, str] | None = None) -> str:
+        """The configuration as commented TOML that `resolve(config_file=...)` reads back to an equal one.
+
+        sources: dotted key -> where the value came from, noted beside each value that is not the default.
+        """
+        from fastgan_engine.config.toml import emit  # here, because it reads this module
+
+        return emit(self, sources or {})
+
+
+class Config(Root):
+    """The whole configuration of a run."""
 
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
@@ -232,7 +253,6 @@ class Config(Section):
         return self
 
     def warnings(self) -> list[str]:
-        """Settings that are allowed but have no effect or are likely a mistake, one line each."""
         trains_decoders = self.loss.reconstruction != "none"
         found = []
         if self.model.decode and not trains_decoders:
@@ -243,30 +263,17 @@ class Config(Section):
             found.append('precision.dtype = "fp16" is slow on a CPU; "auto" takes the fastest that runs')
         return found
 
-    def values(self) -> dict[str, Any]:
-        """Every setting by its dotted key, in the order of the schema."""
-        return {key: getattr(getattr(self, section), name) for key, section, name in _split(settings())}
 
-    def to_toml(self, sources: Mapping[str, str] | None = None) -> str:
-        """The configuration as commented TOML that `resolve(config_file=...)` reads back to an equal one.
-
-        sources: dotted key -> where the value came from, noted beside each value that is not the default.
-        """
-        from fastgan_engine.config.toml import emit  # here, because it reads this module
-
-        return emit(self, sources or {})
-
-
-def sections() -> dict[str, type[Section]]:
+def sections(root: type[Root] = Config) -> dict[str, type[Section]]:
     """Section name -> its model."""
-    return {name: field.annotation for name, field in Config.model_fields.items()}  # type: ignore[misc]
+    return {name: field.annotation for name, field in root.model_fields.items()}  # type: ignore[misc]
 
 
-def settings() -> dict[str, FieldInfo]:
+def settings(root: type[Root] = Config) -> dict[str, FieldInfo]:
     """Dotted key -> field, for every setting, in the order of the schema."""
     return {
         f"{section}.{name}": field
-        for section, model in sections().items()
+        for section, model in sections(root).items()
         for name, field in model.model_fields.items()
     }
 

@@ -8,15 +8,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fastgan_engine.config.schema import Config, sections
+from fastgan_engine.config.schema import Root, sections
 
 WIDTH = 100
 
 
-def emit(config: Config, sources: Mapping[str, str]) -> str:
+def emit(config: Root, sources: Mapping[str, str]) -> str:
     """Every setting under its section, its description above it and its source (if given) beside it."""
     lines: list[str] = []
-    for section, model in sections().items():
+    for section, model in sections(type(config)).items():
         lines += ["", f"[{section}]"]
         for name, field in model.model_fields.items():
             lines += textwrap.wrap(_describe(field), WIDTH, initial_indent="# ", subsequent_indent="#   ")
