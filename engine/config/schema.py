@@ -19,11 +19,11 @@ AUGMENT_POLICIES = ("color", "translation", "cutout")
 NONE = "none"
 
 
-def _none_word(value: Any) -> Any:
+def none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value == NONE else value
 
 
-def _check_path(value: Path | None) -> Path | None:
+def check_path(value: Path | None) -> Path | None:
     if value is not None:
         try:
             str(value).encode()
@@ -32,8 +32,18 @@ def _check_path(value: Path | None) -> Path | None:
     return value
 
 
-OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_word)]
-OptionalPath = Annotated[Annotated[Path, Strict(False)] | None, BeforeValidator(_none_word)]
+def check_colour(value: str) -> str:
+    from fastgan_engine.pipelines.fit import parse_colour
+
+    try:
+        parse_colour(value)
+    except ValueError:
+        raise ValueError("expected a colour such as white or #fff8e0") from None
+    return value
+
+
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(none_word)]
+OptionalPath = Annotated[Annotated[Path, Strict(False)] | None, BeforeValidator(none_word)]
 
 
 class Section(BaseModel):
@@ -72,18 +82,8 @@ class Data(Section):
         default=None, description="where prepared images are kept; none: a folder of the user's cache"
     )
 
-    _path_is_unicode = field_validator("path", "cache_dir")(_check_path)
-
-    @field_validator("background")
-    @classmethod
-    def _background_is_a_colour(cls, value: str) -> str:
-        from fastgan_engine.pipelines.fit import parse_colour
-
-        try:
-            parse_colour(value)
-        except ValueError:
-            raise ValueError("expected a colour such as white or #fff8e0") from None
-        return value
+    _path_is_unicode = field_validator("path", "cache_dir")(check_path)
+    _background_is_a_colour = field_validator("background")(check_colour)
 
 
 class Model(Section):
@@ -121,7 +121,7 @@ class Loss(Section):
         default=None, description="folder searched for LPIPS backbone weights before the torch cache and a download"
     )
 
-    _path_is_unicode = field_validator("weights_dir")(_check_path)
+    _path_is_unicode = field_validator("weights_dir")(check_path)
 
     @field_validator("augment")
     @classmethod
