@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fastgan_engine.errors import UserError
+from fastgan_engine.cli.outcome import data_errors, progress_bar, warn
 from fastgan_engine.pipelines import defaults
-from fastgan_engine.pipelines.errors import DataError
 
 if TYPE_CHECKING:
     from fastgan_engine.pipelines import DataReport
@@ -39,7 +36,7 @@ def check(
     """
     from fastgan_engine.pipelines import check as check_source
 
-    with _user_errors(), _progress("checking") as progress:
+    with data_errors(), progress_bar("checking") as progress:
         report = check_source(source, im_size=im_size, progress=progress)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=1))
@@ -70,7 +67,7 @@ def prepare(
     """
     from fastgan_engine.pipelines import prepare as prepare_source
 
-    with _user_errors(), _progress("preparing") as progress:
+    with data_errors(), progress_bar("preparing") as progress:
         prepared = prepare_source(
             source,
             out,
@@ -79,7 +76,7 @@ def prepare(
             fit=cast(defaults.Fit, fit),  # checked there
             background=background,
             strict=strict,
-            warn=_warn,
+            warn=warn,
             progress=progress,
         )
     typer.echo(f"{prepared.count} images, {prepared.im_size} x {prepared.im_size}, {prepared.channels} channel(s)")
@@ -96,34 +93,9 @@ def demo(
     """Draw the built-in set: flowers. No file that exists is ever overwritten."""
     from fastgan_engine.pipelines import draw_demo
 
-    with _user_errors(), _progress("drawing") as progress:
+    with data_errors(), progress_bar("drawing") as progress:
         draw_demo(out, count=count, size=size, seed=seed, progress=progress)
     typer.echo(f"{count} flowers, {size} x {size}, in {out}")
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise UserError(str(error)) from error
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal's error stream, gone when done; nothing where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(doing)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _warn(message: str) -> None:
-    typer.secho("warning: ", err=True, nl=False, fg="yellow", bold=True)
-    typer.echo(message, err=True)
 
 
 def _print_report(report: DataReport) -> None:

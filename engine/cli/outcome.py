@@ -1,12 +1,13 @@
-"""What commands that read weights and write files share: never overwrite unasked, wait visibly, warn aside."""
+"""What commands share: never overwrite unasked, wait visibly, warn aside, blame bad images on the images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from fastgan_engine.errors import UserError
+from fastgan_engine.pipelines.errors import DataError
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:
@@ -36,6 +37,27 @@ def waiting(for_what: str) -> Iterator[None]:
         return
     with console.status(for_what):
         yield
+
+
+@contextmanager
+def progress_bar(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal's error stream, gone when done; nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """What is wrong with a folder of images is the user's to know, in one line."""
+    try:
+        yield
+    except DataError as error:
+        raise UserError(str(error)) from error
 
 
 def warn(message: str) -> None:
