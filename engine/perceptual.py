@@ -31,6 +31,7 @@ TRUNKS: dict[Trunk, TrunkFile] = {
         "squeezenet1_1-b8a52dc0.pth", "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"
     ),
 }
+TRAIN_WITHOUT = "train with another reconstruction loss: --reconstruction l1"
 
 
 def cache_dir() -> Path:
@@ -44,8 +45,14 @@ def find_trunk(trunk: Trunk, weights_dir: Path | None) -> Path | None:
     return next((folder / TRUNKS[trunk].file for folder in folders if (folder / TRUNKS[trunk].file).is_file()), None)
 
 
-def load_trunk(trunk: Trunk, weights_dir: Path | None) -> dict[str, Tensor]:
+def load_trunk(
+    trunk: Trunk, weights_dir: Path | None, *, user: str | None = None, otherwise: str = TRAIN_WITHOUT
+) -> dict[str, Tensor]:
     """The trunk's state dict, from ``weights_dir``, the torch cache, or a download into that cache.
+
+    Args:
+        user: the setting that asks for it, None for training's; for the message where there are no weights.
+        otherwise: what needs none, for the same message.
 
     Raises:
         UserError: the file is nowhere and cannot be downloaded, or cannot be read.
@@ -65,18 +72,19 @@ def load_trunk(trunk: Trunk, weights_dir: Path | None) -> dict[str, Tensor]:
                 f"weights of LPIPS: {path} cannot be read ({_first_line(error)}); "
                 f"remove it, or fetch it again from {source.url}"
             ) from error
-        raise UserError(_missing_message(trunk, weights_dir, error)) from error
+        user = user or f"loss.reconstruction = lpips-{trunk}"
+        raise UserError(_missing_message(trunk, weights_dir, error, user, otherwise)) from error
 
 
-def _missing_message(trunk: Trunk, weights_dir: Path | None, error: Exception) -> str:
+def _missing_message(trunk: Trunk, weights_dir: Path | None, error: Exception, user: str, otherwise: str) -> str:
     source = TRUNKS[trunk]
     looked = "\n".join(f"    {folder}" for folder in (weights_dir, cache_dir()) if folder is not None)
     return (
-        f"loss.reconstruction = lpips-{trunk} needs the file {source.file}, which was found in none of\n{looked}\n"
+        f"{user} needs the file {source.file}, which was found in none of\n{looked}\n"
         f"and could not be downloaded ({_first_line(error)}). Either\n"
         f"  - download {source.url} on a machine with a connection and put it into one of these folders\n"
         f"    (any folder works with --weights-dir), or\n"
-        f"  - train with another reconstruction loss: --reconstruction l1"
+        f"  - {otherwise}"
     )
 
 
