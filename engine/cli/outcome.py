@@ -10,11 +10,11 @@ from fastgan_engine.errors import UserError
 from fastgan_engine.pipelines.errors import DataError
 
 
-def refuse_to_overwrite(path: Path, force: bool) -> None:
+def refuse_to_overwrite(path: Path, force: bool, option: str = "--out") -> None:
     """Raises UserError where `path` is a file, or a folder that holds something, unless `force`."""
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not force:
-        raise UserError(f"--out: {path} exists; choose another path, or overwrite it with --force")
+        raise UserError(f"{option}: {path} exists; choose another path, or overwrite it with --force")
 
 
 @contextmanager
