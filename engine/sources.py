@@ -124,13 +124,23 @@ def decode_all(images: PreparedSet) -> Tensor:
     return cache
 
 
+def is_resident(config: Config, count: int) -> bool:
+    """Whether ``count`` decoded images are kept on the device."""
+    data = config.data
+    return data.loader == "resident" or (data.loader == "auto" and _decoded_gib(config, count) <= data.resident_gib)
+
+
+def _decoded_gib(config: Config, count: int) -> float:
+    return count * config.model.im_size**2 * config.model.nc / GIB
+
+
 def open_source(config: Config, images: PreparedSet, device: torch.device, *, start_step: int) -> Source:
     """The source for ``data.loader``; "auto" keeps the set on the device or in host memory if its size allows."""
     data, train = config.data, config.train
     seed = train.seed + DATA_SEED_OFFSET
     sampler = Sampler(images.count, train.batch, seed=seed, flip=data.flip)
-    size = images.count * images.im_size**2 * images.channels / GIB
-    if data.loader == "resident" or (data.loader == "auto" and size <= data.resident_gib):
+    size = _decoded_gib(config, images.count)
+    if is_resident(config, images.count):
         return ResidentSource(images, sampler, device, start_step=start_step, impl=config.engine.kernels)
     if data.loader == "auto" and size <= data.host_gib:
         return HostSource(images, sampler, device, start_step=start_step)
