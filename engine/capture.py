@@ -7,18 +7,37 @@ Sources: PyTorch's notes on CUDA graphs; ``torch.cuda.graph``.
 """
 
 from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from fastgan_engine.iteration import Iteration
-from fastgan_engine.reference_step import StepLosses
-from fastgan_engine.state import TrainingState
+from fastgan_engine.clock import Clock
+from fastgan_engine.state import Trained
 
 WARM_UP = 3
 
+L = TypeVar("L", bound=tuple[Tensor, ...], covariant=True)
 
-class CapturedIteration:
+
+class Capturable(Protocol[L]):
+    """An iteration with a part, ``on_device``, that a CUDA graph can hold; see ``Iteration``."""
+
+    @property
+    def state(self) -> Trained: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def fetch(self) -> None: ...
+
+    def on_device(self) -> L: ...
+
+
+class CapturedIteration(Generic[L]):
     """``iteration()`` as ``Iteration`` does it, by replaying its graph.
 
     The losses it returns are fixed buffers, which the next replay overwrites.
@@ -27,16 +46,17 @@ class CapturedIteration:
         RuntimeError: the iteration cannot be captured.
     """
 
-    def __init__(self, iteration: Iteration) -> None:
+    def __init__(self, iteration: Capturable[L]) -> None:
         self.iteration = iteration
         with torch.cuda.device(iteration.device), iteration.clock.stopped():
             self._warm_up()
             self.graph = torch.cuda.CUDAGraph()
             self.graph.register_generator_state(iteration.state.generator)
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.losses = StepLosses(*(loss.clone() for loss in iteration.on_device()))
+                losses = iteration.on_device()
+                self.losses: L = type(losses)(*(loss.clone() for loss in losses))
 
-    def __call__(self) -> StepLosses:
+    def __call__(self) -> L:
         self.iteration.fetch()
         self.graph.replay()
         self.iteration.clock.lap("step")
@@ -65,9 +85,9 @@ class CapturedIteration:
             state.opt_d.zero_grad()
 
 
-def mutable_tensors(state: TrainingState) -> Iterator[Tensor]:
+def mutable_tensors(state: Trained) -> Iterator[Tensor]:
     """Every tensor that an iteration changes: weights, buffers, averages, moments, step counts, loss scales."""
-    for network in (state.networks.generator, state.networks.discriminator, state.networks.ema):
+    for network in state.modules():
         yield from network.parameters()
         yield from network.buffers()
     for optimizer in (state.opt_g, state.opt_d):

@@ -1,7 +1,8 @@
 """What a training run consists of: two networks, the average of one, two optimizers and the random numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,22 @@ def _copied(network: nn.Module) -> list[Tensor]:
     return [b for name, b in network.named_buffers() if not name.endswith(("running_mean", "running_var"))]
 
 
+class Trained(Protocol):
+    """What every kind of training state has: enough to count its steps, and to capture one."""
+
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
+    scalers: dict[str, torch.amp.GradScaler]
+    generator: torch.Generator
+    step: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Every network whose parameters or buffers a step changes."""
+
+
 @dataclass
 class TrainingState:
     """Everything that changes while training; ``state_dict`` and back is exact.
@@ -61,6 +78,13 @@ class TrainingState:
     generator: torch.Generator
     step: int = 0
 
+    @property
+    def device(self) -> torch.device:
+        return self.networks.device
+
+    def modules(self) -> Iterable[nn.Module]:
+        return self.networks.generator, self.networks.discriminator, self.networks.ema
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -77,8 +101,8 @@ class TrainingState:
         self.networks.generator.load_state_dict(state["generator"])
         self.networks.discriminator.load_state_dict(state["discriminator"])
         self.networks.ema.load_state_dict(state["ema"])
-        _load_optimizer(self.opt_g, state["opt_g"])
-        _load_optimizer(self.opt_d, state["opt_d"])
+        load_optimizer(self.opt_g, state["opt_g"])
+        load_optimizer(self.opt_d, state["opt_d"])
         for name, scaler in self.scalers.items():
             if scaler.is_enabled() and state["scalers"][name]:
                 scaler.load_state_dict(state["scalers"][name])
@@ -104,7 +128,7 @@ class TrainingState:
             torch.cuda.set_rng_state(states["cuda"], self.generator.device)
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """The moments of ``state``, under the optimizer's own learning rate, betas and implementation."""
     own = optimizer.state_dict()["param_groups"]
     groups = [{**now, "params": saved["params"]} for now, saved in zip(own, state["param_groups"], strict=True)]

@@ -4,27 +4,40 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastgan_engine.clock import Clock
-from fastgan_engine.config import Config
-from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.report import TickReport, read_memory
-from fastgan_engine.state import TrainingState
+from fastgan_engine.state import Trained
+
+
+class Losses(Protocol):
+    """A named tuple of scalars on the device."""
+
+    @property
+    def _fields(self) -> tuple[str, ...]: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 class Ticker:
-    """Sums losses on the device and reads them, with the times, once a tick."""
+    """Sums losses on the device and reads them, with the times, once a tick.
 
-    def __init__(self, config: Config, state: TrainingState, clock: Clock) -> None:
-        self.config, self.state, self.clock = config, state, clock
+    steps: of the whole run. batch: images a step.
+    """
+
+    def __init__(self, state: Trained, clock: Clock, *, steps: int, batch: int) -> None:
+        self.state, self.clock, self.steps, self.batch = state, clock, steps, batch
+        self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
         self._first_step = state.step
         self._begin = time.perf_counter()
 
-    def add(self, losses: StepLosses) -> None:
+    def add(self, losses: Losses) -> None:
+        self._names = losses._fields
         values = torch.stack(list(losses))
         self._sums = values if self._sums is None else self._sums + values
 
@@ -41,10 +54,10 @@ class Ticker:
         Raises:
             RuntimeError: a loss is not finite.
         """
-        config, state = self.config, self.state
+        state = self.state
         count = state.step - self._first_step
         assert self._sums is not None
-        losses = dict(zip(StepLosses._fields, (self._sums / count).tolist(), strict=True))
+        losses = dict(zip(self._names, (self._sums / count).tolist(), strict=True))
         now = time.perf_counter()
         seconds = (now - self._begin) / count
         laps = {name: total / count * 1e3 for name, total in self.clock.read().items()}
@@ -53,15 +66,15 @@ class Ticker:
         scalers = [scaler for scaler in state.scalers.values() if scaler.is_enabled()]
         return TickReport(
             step=state.step,
-            steps=config.train.steps,
-            images_per_second=config.train.batch / seconds,
+            steps=self.steps,
+            images_per_second=self.batch / seconds,
             ms_step=seconds * 1e3,
             ms_data=laps.get("data", 0.0),
             ms_d=laps.get("d"),
             ms_g=laps.get("g"),
-            memory=read_memory(state.networks.device),
+            memory=read_memory(state.device),
             losses=losses,
-            seconds_left=seconds * (config.train.steps - state.step),
+            seconds_left=seconds * (self.steps - state.step),
             scale=min((scaler.get_scale() for scaler in scalers), default=None),
             skipped=_skipped_steps(state.step, state.opt_d, state.opt_g) if scalers else 0,
         )

@@ -80,7 +80,7 @@ class Trainer:
         self._prepare_folder()
         with Interruption() as interruption, self._source() as source, self._log() as log:
             iterate = self._iteration(source)
-            ticker = Ticker(config, state, self.clock)
+            ticker = Ticker(state, self.clock, steps=config.train.steps, batch=config.train.batch)
             while state.step < config.train.steps and not interruption.requested:
                 ticker.add(iterate())
                 save = self._due(config.log.checkpoint_every)
