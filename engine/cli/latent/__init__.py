@@ -1,0 +1,1 @@
+"""``fastgan-engine interpolate | mix | neighbors | invert``: a module a command; the library is ``engine/latent``."""
