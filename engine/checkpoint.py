@@ -29,12 +29,12 @@ def save_checkpoint(folder: RunFolder, state: TrainingState, *, keep: int, confi
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
     save_snapshot(snapshot, state.networks.ema, step=state.step)
-    _prune(folder.all_checkpoints(), path, keep)
-    _prune(folder.all_snapshots(), snapshot, keep)
+    prune(folder.all_checkpoints(), path, keep)
+    prune(folder.all_snapshots(), snapshot, keep)
     return path
 
 
-def _prune(files: list[Path], newest: Path, keep: int) -> None:
+def prune(files: list[Path], newest: Path, keep: int) -> None:
     """Removes all of ``files``, ordered by step, but the last ``keep`` up to ``newest``."""
     end = files.index(newest) + 1
     for file in (*files[: max(end - keep, 0)], *files[end:]):
