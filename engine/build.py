@@ -74,6 +74,7 @@ def build_step(
         dtype=dtype,
         accumulation=config.train.accumulation,
         impl=config.engine.kernels,
+        recompute=config.engine.recompute,
     )
     return EngineStep(state, loss.to(state.networks.device), settings, clock)
 

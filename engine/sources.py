@@ -140,7 +140,7 @@ def open_source(config: Config, images: PreparedSet, device: torch.device, *, st
     seed = train.seed + DATA_SEED_OFFSET
     sampler = Sampler(images.count, train.batch, seed=seed, flip=data.flip)
     size = _decoded_gib(config, images.count)
-    if is_resident(config, images.count):
+    if data.loader == "resident" or is_resident(config, images.count):
         return ResidentSource(images, sampler, device, start_step=start_step, impl=config.engine.kernels)
     if data.loader == "auto" and size <= data.host_gib:
         return HostSource(images, sampler, device, start_step=start_step)

@@ -7,9 +7,10 @@ What differs from ``reference_step``, and why the result is the same:
   then advances once, not twice, in the D step; it converges to the same singular vectors.
 - In the G step D needs no weight gradients: the released loop computes and discards them.
 - LPIPS sees two target batches (``fast.reconstruction``).
-- With micro-batches G's forward is repeated in the G step, from the same latents, noise and weights, in place of
-  keeping its graphs: the adversarial losses are averaged over the batch, the reconstruction is summed over it. Batch
-  norm's statistics are then those of a micro-batch.
+- With micro-batches, or where asked to (``recompute``), G's forward is repeated in the G step, from the same latents,
+  noise and weights, in place of keeping its graphs.
+- Over micro-batches the adversarial losses are averaged, the reconstruction is summed. Batch norm's statistics are then
+  those of a micro-batch.
 """
 
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ class StepSettings:
     dtype: torch.dtype
     accumulation: int = 1
     impl: Impl = "auto"
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class EngineStep:
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
         networks, settings = self.state.networks, self.settings
         parts = list(_split(reals, draws, settings.accumulation))
-        repeat = len(parts) > 1
+        repeat = len(parts) > 1 or settings.recompute
         self.state.opt_d.zero_grad()
         self.state.opt_g.zero_grad()
 

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from fastgan_engine.cli import bench, data, doctor, exchange, profiles, sample, train
+from fastgan_engine.cli import bench, data, doctor, exchange, plan, profiles, sample, train
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command("import")(exchange.import_)
 app.command("export")(exchange.export)
+app.command()(plan.plan)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profiles")

@@ -43,6 +43,7 @@ def check_colour(value: str) -> str:
 
 
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(none_word)]
+OptionalGib = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_word)]
 OptionalPath = Annotated[Annotated[Path, Strict(False)] | None, BeforeValidator(none_word)]
 
 
@@ -194,6 +195,15 @@ class Engine(Section):
     )
     optimizer: Literal["adam", "apex"] = Field(
         default="adam", description="torch.optim.Adam, or FusedAdam of NVIDIA's apex where it is installed"
+    )
+    recompute: bool = Field(
+        default=False,
+        description="run G's forward again in the G step instead of keeping its graph through the D step: "
+        "less memory, the same result",
+    )
+    budget_gib: OptionalGib = Field(
+        default=None,
+        description="GPU memory that a run may take by plan, its context included, GiB; none: what is free on the card",
     )
     threads: OptionalCount = Field(default=None, description="PyTorch's CPU threads; none: PyTorch decides")
 
