@@ -7,7 +7,7 @@ With e = a / (|a| + eps) - b / (|b| + eps), h = |a| + eps and g the gradient of 
     da_c = g (w_c e_c / h - a_c / (|a| h^2) sum_k w_k e_k a_k),        zero where the whole pixel of a is zero
 
 and db likewise with -g. The difference is taken as it stands: multiplied out, five channel sums would do, but where a
-is close to b they cancel to nothing.
+is close to b they cancel to nothing. Several images may share a target: image n of a is compared with n mod T of b.
 
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018
 (arXiv 1801.03924), and its package ``lpips`` 0.1.4, which adds eps outside the square root (a zero pixel there has a
@@ -44,8 +44,8 @@ class _ReferenceFunction(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(a, b, weight)
         distance = weight.new_empty(a.shape[0] * a.shape[2] * a.shape[3])
-        for rows in _blocks(a):
-            x, y = _wide(a, rows), _wide(b, rows)
+        for rows, of_b in _blocks(a, b):
+            x, y = _wide(a, rows), _wide(b, of_b)
             _, inverse_x = _norms(x)
             _, inverse_y = _norms(y)
             e = (x * inverse_x).addcmul_(y, inverse_y, value=-1)
@@ -61,15 +61,15 @@ class _ReferenceFunction(torch.autograd.Function):
         ))  # fmt: skip
         pixels = a.shape[2] * a.shape[3]
         per_row = (grad * (2 / pixels)).repeat_interleave(pixels)[:, None]
-        for rows in _blocks(a):
-            x, y = _wide(a, rows), _wide(b, rows)
+        for rows, of_b in _blocks(a, b):
+            x, y = _wide(a, rows), _wide(b, of_b)
             norm_x, inverse_x = _norms(x)
             norm_y, inverse_y = _norms(y)
             we = (x * inverse_x).addcmul_(y, inverse_y, value=-1).mul_(weight)
             if grad_a is not None:
                 _rows(grad_a)[rows] = _gradient(x, norm_x, inverse_x, we, per_row[rows])
             if grad_b is not None:
-                _rows(grad_b)[rows] = _gradient(y, norm_y, inverse_y, we, -per_row[rows])
+                _rows(grad_b)[of_b] = _gradient(y, norm_y, inverse_y, we, -per_row[rows])
         return grad_a, grad_b, None
 
 
@@ -82,10 +82,14 @@ def _wide(x: Tensor, rows: slice) -> Tensor:
     return _rows(x)[rows].to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _blocks(x: Tensor) -> Iterator[slice]:
-    rows = x.numel() // x.shape[1]
-    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // x.shape[1])
-    return (slice(start, start + step) for start in range(0, rows, step))
+def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows of a, and those of b that they are compared with."""
+    rows, period = a.numel() // a.shape[1], b.numel() // b.shape[1]
+    step = max(1, (CPU_BLOCK if a.device.type == "cpu" else BLOCK) // a.shape[1])
+    for first in range(0, rows, period):
+        for start in range(0, period, step):
+            stop = min(start + step, period)
+            yield slice(first + start, first + stop), slice(start, stop)
 
 
 def _norms(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,58 +111,65 @@ def _load_weight(weight_ptr, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
 
 
 @jit
-def _load_tile(a_ptr, b_ptr, pixels, tile, CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr):
-    """Tile number ``tile``, [PIXELS, PADDED], of this program's image: offsets, mask, a and b."""
+def _load_tile(a_ptr, b_ptr, targets, pixels, tile, CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr):
+    """Tile number ``tile``, [PIXELS, PADDED], of this program's image: offsets in a, mask, a and b."""
+    image = tl.program_id(0).to(tl.int64)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
     channel = tl.arange(0, PADDED)
     mask = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
-    offset = (tl.program_id(0).to(tl.int64) * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+    offset = (image * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+    offset_b = (image % targets * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
     a = tl.load(a_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    b = tl.load(b_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(b_ptr + offset_b, mask=mask, other=0.0).to(tl.float32)
     return offset, mask, a, b
 
 
 @jit
-def _norm(x):
+def norm_of(x):
+    """Norms of the rows of a tile, as a column."""
     return tl.sqrt(tl.sum(x * x, axis=1))[:, None]
 
 
 @jit
 def _lpips_distance_fwd_kernel(
-    a_ptr, b_ptr, weight_ptr, partial_ptr, pixels,
+    a_ptr, b_ptr, weight_ptr, partial_ptr, targets, pixels,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, TILES: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """Partial sum of TILES tiles of an image."""
+    """The share of TILES tiles in an image's distance."""
     weight = _load_weight(weight_ptr, CHANNELS, PADDED)
     total = tl.zeros([PIXELS], dtype=tl.float32)
     for step in range(TILES):
-        _, _, a, b = _load_tile(a_ptr, b_ptr, pixels, tl.program_id(1) * TILES + step, CHANNELS, PADDED, PIXELS)
-        e = a * (1.0 / (_norm(a) + EPS)) - b * (1.0 / (_norm(b) + EPS))
+        tile = tl.program_id(1) * TILES + step
+        _, _, a, b = _load_tile(a_ptr, b_ptr, targets, pixels, tile, CHANNELS, PADDED, PIXELS)
+        e = a * (1.0 / (norm_of(a) + EPS)) - b * (1.0 / (norm_of(b) + EPS))
         total += tl.sum(weight * e * e, axis=1)
-    tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1), tl.sum(total))
+    part = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(partial_ptr + part, tl.sum(total) / pixels)
 
 
 @jit
 def _lpips_distance_bwd_kernel(
-    grad_ptr, a_ptr, b_ptr, weight_ptr, grad_a_ptr, grad_b_ptr, pixels,
+    grad_ptr, a_ptr, b_ptr, weight_ptr, grad_a_ptr, grad_b_ptr, targets, pixels,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, PIXELS: tl.constexpr, TILES: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     weight = _load_weight(weight_ptr, CHANNELS, PADDED)
     grad = tl.load(grad_ptr + tl.program_id(0)).to(tl.float32) * 2.0 / pixels
     for step in range(TILES):
-        offset, mask, a, b = _load_tile(a_ptr, b_ptr, pixels, tl.program_id(1) * TILES + step, CHANNELS, PADDED, PIXELS)
-        norm_a, norm_b = _norm(a), _norm(b)
+        tile = tl.program_id(1) * TILES + step
+        offset, mask, a, b = _load_tile(a_ptr, b_ptr, targets, pixels, tile, CHANNELS, PADDED, PIXELS)
+        norm_a, norm_b = norm_of(a), norm_of(b)
         we = weight * (a * (1.0 / (norm_a + EPS)) - b * (1.0 / (norm_b + EPS)))
         if grad_a_ptr is not None:
-            grad_a = grad * _lpips_distance_gradient(a, norm_a, we, EPS)
+            grad_a = grad * lpips_slope(a, norm_a, we, EPS)
             tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=mask)
         if grad_b_ptr is not None:
-            grad_b = -grad * _lpips_distance_gradient(b, norm_b, we, EPS)
+            grad_b = -grad * lpips_slope(b, norm_b, we, EPS)
             tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
-def _lpips_distance_gradient(x, norm, we, EPS: tl.constexpr):
+def lpips_slope(x, norm, we, EPS: tl.constexpr):
+    """Gradient in x of half the weighted square; ``we``: weights times the difference of the normalised maps."""
     inverse = 1.0 / (norm + EPS)
     along = tl.sum(we * x, axis=1)[:, None] * inverse / tl.where(norm > 0.0, norm, 1.0)
     return tl.where(norm > 0.0, (we - x * along) * inverse, 0.0)
@@ -181,8 +192,8 @@ class _LpipsDistanceFunction(torch.autograd.Function):
         ctx.save_for_backward(a, b, weight)
         pixels, grid, meta = _tiling(a)
         partial = torch.empty(grid, dtype=torch.float32, device=a.device)
-        launch(_lpips_distance_fwd_kernel, grid, a, b, weight, partial, pixels, **meta)
-        return partial.sum(1).div_(pixels)
+        launch(_lpips_distance_fwd_kernel, grid, a, b, weight, partial, b.shape[0], pixels, **meta)
+        return partial.sum(1)
 
     @staticmethod
     @once_differentiable
@@ -191,23 +202,25 @@ class _LpipsDistanceFunction(torch.autograd.Function):
         grad_a = torch.empty_like(a) if ctx.needs_input_grad[0] else None
         grad_b = torch.empty_like(b) if ctx.needs_input_grad[1] else None
         pixels, grid, meta = _tiling(a)
-        args = (grad.contiguous(), a, b, weight, grad_a, grad_b, pixels)
+        args = (grad.contiguous(), a, b, weight, grad_a, grad_b, b.shape[0], pixels)
         launch(_lpips_distance_bwd_kernel, grid, *args, **meta)
         return grad_a, grad_b, None
 
 
 def lpips_distance(a: Tensor, b: Tensor, weight: Tensor, *, impl: Impl = "auto") -> Tensor:
-    """Distance [B] of the feature maps a and b: [B, C, H, W], channels-last, under non-negative weights [C].
+    """Distance [B] of the feature maps a: [B, C, H, W] and b: [T, C, H, W] under non-negative weights [C].
 
-    a, b: float32, float16 or bfloat16, both the same (the reference also float64); weight and the result float32.
-    Differentiable in a and in b, not in the weight.
+    B is a multiple of T: image n of a is compared with n mod T of b. a, b: channels-last, float32, float16 or bfloat16,
+    both the same (the reference also float64); weight and the result float32. Differentiable in a and, where T is B,
+    in b, not in the weight.
 
     Raises:
         ValueError: wrong shape, dtype, device or layout, or a weight that requires a gradient.
         RuntimeError: ``impl="triton"`` cannot run here.
     """
     check_map("a", a)
-    check_map("b", b, shape=a.shape)
+    check_map("b", b, shape=(None, *a.shape[1:]))
+    check_targets("b", b, a.shape[0])
     check(b.dtype == a.dtype, "b", b.dtype, f"{a.dtype}, as a")
     check_device("b", b, a)
     check_parameter("weight", weight, (a.shape[1],), a)
@@ -215,6 +228,12 @@ def lpips_distance(a: Tensor, b: Tensor, weight: Tensor, *, impl: Impl = "auto")
     if use_triton("lpips_distance", impl, a):
         return _LpipsDistanceFunction.apply(a, b, weight)
     return lpips_distance_reference(a, b, weight)
+
+
+def check_targets(argument: str, b: Tensor, batch: int) -> None:
+    """The maps ``b`` are shared evenly by ``batch`` images; by more than one each only without gradient."""
+    check(batch % b.shape[0] == 0, argument, f"{b.shape[0]} maps", f"a divisor of {batch}")
+    check(b.shape[0] == batch or not b.requires_grad, argument, "shared maps that require a gradient", "constants")
 
 
 @self_test("lpips_distance")

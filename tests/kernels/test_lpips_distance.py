@@ -96,6 +96,21 @@ def test_batch_slices(device):
 
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("targets", [1, 3])
+def test_images_that_share_targets(targets, impl):
+    """Image n is compared with n mod T: the same as with the targets repeated."""
+    arguments = arguments_for((6, 10, 3, 5))
+    shared = arguments | {"b": arguments["b"][:targets]}
+    repeated = arguments | {"b": shared["b"].repeat(6 // targets, 1, 1, 1).contiguous(memory_format=torch.channels_last)}
+    results = []
+    for some in (shared, repeated):
+        a = some["a"].clone().requires_grad_()
+        distance = lpips_distance(a, some["b"], some["weight"], impl=impl)
+        results.append((distance.detach(), *torch.autograd.grad(distance.square().sum(), a)))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_all_zero_features_have_a_zero_gradient(dtype, impl):
     arguments = arguments_for((2, 10, 3, 3), dtype)
@@ -147,8 +162,12 @@ def test_bad_arguments_are_named():
     good = arguments_for((2, 10, 3, 3))
     with pytest.raises(ValueError, match=r"a: got shape .* expected a channels-last tensor"):
         lpips_distance(good["a"].contiguous(), good["b"], good["weight"])
-    with pytest.raises(ValueError, match=r"b: got shape \(1, 10, 3, 3\), expected \[2, 10, 3, 3\]"):
-        lpips_distance(good["a"], good["b"][:1], good["weight"])
+    with pytest.raises(ValueError, match=r"b: got shape \(2, 9, 3, 3\), expected \[any, 10, 3, 3\]"):
+        lpips_distance(good["a"], random_map((2, 9, 3, 3), torch.float32), good["weight"])
+    with pytest.raises(ValueError, match=r"b: got 3 maps, expected a divisor of 2"):
+        lpips_distance(good["a"], random_map((3, 10, 3, 3), torch.float32), good["weight"])
+    with pytest.raises(ValueError, match=r"b: got shared maps that require a gradient, expected constants"):
+        lpips_distance(good["a"], good["b"][:1].clone().requires_grad_(), good["weight"])
     with pytest.raises(ValueError, match=r"b: got torch.float16, expected torch.float32, as a"):
         lpips_distance(good["a"], good["b"].half(), good["weight"])
     with pytest.raises(ValueError, match=r"weight: got shape \(9,\), expected \[10\]"):
