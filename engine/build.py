@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from fastgan_engine.clock import Clock
+from fastgan_engine.compiled_step import CompiledStep
 from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
 from fastgan_engine.fast.weights import SpectralWeights
+from fastgan_engine.kernels import up_conv
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.networks import Discriminator, Generator
 from fastgan_engine.reconstruction import ReconstructionLoss
@@ -17,6 +19,16 @@ from fastgan_engine.state import Networks, TrainingState
 from fastgan_engine.step import EngineStep, StepSettings
 
 INITIAL_POWER_ITERATIONS = 5
+
+
+def set_backends(config: Config) -> None:
+    """Sets what PyTorch and the kernels keep for the whole process as a run under ``config`` has it."""
+    if config.engine.threads is not None:
+        torch.set_num_threads(config.engine.threads)
+    torch.backends.cuda.matmul.allow_tf32 = config.precision.tf32
+    torch.backends.cudnn.allow_tf32 = config.precision.tf32
+    torch.backends.cudnn.benchmark = True
+    up_conv.transpose_from(config.engine.transposed_from)
 
 
 def build_networks(config: Config, device: torch.device) -> Networks:
@@ -66,8 +78,11 @@ def build_loss(config: Config, *, random_weights: bool = False) -> Reconstructio
 
 def build_step(
     config: Config, state: TrainingState, loss: ReconstructionLoss, dtype: torch.dtype, clock: Clock | None = None
-) -> EngineStep:
-    """The engine's iteration on a state; ``loss`` is handed over (its trunk is converted to the compute dtype)."""
+) -> EngineStep | CompiledStep:
+    """The iteration of ``engine.step`` on a state; ``loss`` is handed over (its trunk may change its dtype)."""
+    loss = loss.to(state.networks.device)
+    if config.engine.step == "compile":
+        return CompiledStep(state, loss, dtype=dtype, ema_decay=config.train.ema_decay, clock=clock)
     settings = StepSettings(
         policy=config.loss.augment,
         ema_decay=config.train.ema_decay,
@@ -76,11 +91,13 @@ def build_step(
         impl=config.engine.kernels,
         recompute=config.engine.recompute,
     )
-    return EngineStep(state, loss.to(state.networks.device), settings, clock)
+    return EngineStep(state, loss, settings, clock)
 
 
 def build_optimizer(config: Config, network: nn.Module, ema: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Adam with the released settings, which also moves the average ``ema``, or apex's fused one, which does not.
+    """Adam with the released settings, which also moves the average ``ema``; apex's and PyTorch's own do not.
+
+    PyTorch's own is for ``engine.step = "compile"``, which uses nothing of the engine's.
 
     Raises:
         UserError: apex is asked for and not installed.
@@ -89,6 +106,8 @@ def build_optimizer(config: Config, network: nn.Module, ema: nn.Module | None = 
     betas = (train.beta1, train.beta2)
     if config.engine.optimizer == "apex":
         return _apex_adam()(network.parameters(), lr=train.lr, betas=betas, adam_w_mode=False)
+    if config.engine.step == "compile":
+        return torch.optim.Adam(network.parameters(), lr=train.lr, betas=betas, fused=True)
     return AdamEma(
         network.parameters(),
         lr=train.lr,

@@ -1,8 +1,10 @@
 """One iteration as the loop sees it: fetch a batch; then, on the device alone, draw and step."""
 
 import time
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
@@ -10,7 +12,8 @@ from fastgan_engine.draws import Draws, draw
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.sources import Source
 from fastgan_engine.state import TrainingState
-from fastgan_engine.step import EngineStep
+
+Step = Callable[[Tensor, Draws], StepLosses]
 
 
 def draw_for(config: Config, generator: torch.Generator) -> Draws:
@@ -31,7 +34,7 @@ class Iteration:
     the state's generator on the device, and reads the batch from the source's fixed buffers.
     """
 
-    def __init__(self, config: Config, state: TrainingState, source: Source, step: EngineStep, clock: Clock) -> None:
+    def __init__(self, config: Config, state: TrainingState, source: Source, step: Step, clock: Clock) -> None:
         self.config, self.state, self.source, self.step, self.clock = config, state, source, step, clock
 
     def __call__(self) -> StepLosses:

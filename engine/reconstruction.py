@@ -17,7 +17,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     return images if images.shape[-1] == size else F.interpolate(images, size=(size, size))
 
 
-def reconstruction_targets(reals: Tensor, size: int, part: int) -> tuple[Tensor, Tensor]:
+def reconstruction_targets(reals: Tensor, size: int, part: int | Tensor) -> tuple[Tensor, Tensor]:
     """Targets of the decoders: of the whole image (big and small share it), and of its quadrant ``part``."""
     return resize(reals, size), resize(quadrant(reals, part), size)
 
@@ -52,7 +52,7 @@ class ReconstructionLoss(nn.Module):
             return (images - targets).abs().mean(dim=(1, 2, 3)).sum()
         return images.new_zeros(())
 
-    def released(self, reconstructions: Reconstructions, reals: Tensor, part: int) -> Tensor:
+    def released(self, reconstructions: Reconstructions, reals: Tensor, part: int | Tensor) -> Tensor:
         """The released sum of three distances, each with its own target."""
         size = reconstructions.big.shape[-1]
         whole, quarter = reconstruction_targets(reals, size, part)

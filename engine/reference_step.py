@@ -1,7 +1,7 @@
 """One iteration of the released recipe in plain PyTorch: what every fast path is tested and timed against."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,21 +58,21 @@ class ReferenceStep:
         d_real, rec = self._backward_real(reals, draws)
         with self.autocast:
             d_fake = hinge_fake(discriminator([fake.detach() for fake in fakes]), draws.margins_fake, impl="reference")
-        d_fake.backward()
-        self.opt_d.step()
+        self._backward("d", d_fake)
+        self._update("d", self.opt_d)
 
         self.opt_g.zero_grad()
         with self.autocast:
             g = -discriminator(fakes).mean()
-        g.backward()
-        self.opt_g.step()
+        self._backward("g", g)
+        self._update("g", self.opt_g)
         update_ema(self.networks.ema, generator, self.ema_decay)
         return StepLosses(d_real.detach(), d_fake.detach(), rec.detach(), g.detach())
 
     def _backward_real(self, reals: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         discriminator = self.networks.discriminator
         images = [reals, resize(reals, discriminator.small_size)]
-        part = int(draws.part)
+        part = self._part(draws)
         with self.autocast:
             if discriminator.decode:
                 logits, reconstructions = discriminator(images, "real", part)
@@ -80,5 +80,14 @@ class ReferenceStep:
             else:
                 logits, rec = discriminator(images), reals.new_zeros(())
             d_real = hinge_real(logits, draws.margins_real, impl="reference")
-        (d_real + rec).backward()
+        self._backward("d", d_real + rec)
         return d_real, rec
+
+    def _part(self, draws: Draws) -> int | Tensor:
+        return int(draws.part)
+
+    def _backward(self, network: Literal["d", "g"], loss: Tensor) -> None:
+        loss.backward()
+
+    def _update(self, network: Literal["d", "g"], optimizer: torch.optim.Optimizer) -> None:
+        optimizer.step()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastgan_engine.clock import Clock
 from fastgan_engine.draws import Draws
-from fastgan_engine.fast.discriminator import decode, device_quadrant, discriminate
+from fastgan_engine.fast.discriminator import decode, discriminate
 from fastgan_engine.fast.generator import generate
 from fastgan_engine.fast.layers import Run
 from fastgan_engine.fast.reconstruction import FastReconstruction
@@ -30,6 +30,7 @@ from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.diffaug import DiffAugParams, diffaug
 from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.hinge import hinge_fake, hinge_real
+from fastgan_engine.networks.discriminator import device_quadrant
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.state import TrainingState, update_ema

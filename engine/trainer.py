@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fastgan_engine.atomic import atomic_write
-from fastgan_engine.build import build_loss, build_state, build_step
+from fastgan_engine.build import build_loss, build_state, build_step, set_backends
 from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.checkpoint import NO_IMAGES, load_checkpoint, save_checkpoint
 from fastgan_engine.clock import Clock
@@ -44,11 +44,12 @@ class Trainer:
         self.screen = screen or QuietScreen()
         self.device = pick_device(config.engine.device)
         self.dtype = pick_dtype(config.precision.dtype, self.device)
-        _set_backends(config)
+        set_backends(config)
         torch.manual_seed(config.train.seed)
         self.clock = Clock(self.device)
         self.state = build_state(config, self.device, self.dtype)
-        self.step = build_step(config, self.state, build_loss(config), self.dtype, self.clock)
+        self.loss = build_loss(config)
+        self.step = build_step(config, self.state, self.loss, self.dtype, self.clock)
         self._saved_at: int | None = None
         self._pictured_at: int | None = None
         if self.dtype == torch.float16 and self.device.type == "cpu":
@@ -75,7 +76,9 @@ class Trainer:
     def train(self) -> bool:
         """Runs until ``train.steps``. Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way."""
         config, state = self.config, self.state
-        if config.engine.kernels == "auto":
+        if config.engine.step == "compile":
+            self.screen.event("step: plain PyTorch through torch.compile; the first steps compile, which takes minutes")
+        elif config.engine.kernels == "auto":
             self.screen.event(dispatch.summary(self.device, self.dtype))
         self._prepare_folder()
         with Interruption() as interruption, self._source() as source, self._log() as log:
@@ -112,7 +115,7 @@ class Trainer:
         """The iteration for ``engine.step``; "auto" captures it where a CUDA graph can hold it."""
         iteration = Iteration(self.config, self.state, source, self.step, self.clock)
         wanted = self.config.engine.step
-        if wanted == "eager" or (wanted == "auto" and self.device.type != "cuda"):
+        if wanted in ("eager", "compile") or (wanted == "auto" and self.device.type != "cuda"):
             return iteration
         if self.device.type != "cuda":
             raise UserError(f'engine.step = "graph" needs CUDA; the device is {self.device}; take "eager" or "auto"')
@@ -158,11 +161,3 @@ class Trainer:
 def _last_line(error: Exception) -> str:
     """What PyTorch says last is the most concrete: the parameter that differs."""
     return str(error).strip().splitlines()[-1].strip().rstrip(".")
-
-
-def _set_backends(config: Config) -> None:
-    if config.engine.threads is not None:
-        torch.set_num_threads(config.engine.threads)
-    torch.backends.cuda.matmul.allow_tf32 = config.precision.tf32
-    torch.backends.cudnn.allow_tf32 = config.precision.tf32
-    torch.backends.cudnn.benchmark = True

@@ -28,6 +28,7 @@ Method = Literal["auto", "direct", "transposed"]
 METHODS: tuple[Method, ...] = ("auto", "direct", "transposed")
 # "auto": from this many pixels of x in the whole batch the transposed form wins.
 TRANSPOSED_FROM = 256
+_transposed_from = TRANSPOSED_FROM
 # Side of the tile of input and output channels in a kernel.
 TILE = 32
 
@@ -217,7 +218,13 @@ def transposed_pays(x: Tensor) -> bool:
         [8,  128,  32,  32]   256   382 -> 224   669 -> 309
         [8,   64, 128, 128]    64   960 -> 437  1494 -> 677
     """
-    return x.shape[0] * x.shape[2] * x.shape[3] >= TRANSPOSED_FROM
+    return x.shape[0] * x.shape[2] * x.shape[3] >= _transposed_from
+
+
+def transpose_from(pixels: int | None) -> None:
+    """Sets from how many pixels ``method="auto"`` transposes, for the whole process; None: ``TRANSPOSED_FROM``."""
+    global _transposed_from
+    _transposed_from = TRANSPOSED_FROM if pixels is None else pixels
 
 
 def up_conv(x: Tensor, weight: Tensor, *, method: Method = "auto", impl: Impl = "auto") -> Tensor:

@@ -7,6 +7,7 @@ average: a whole iteration. LPIPS has random weights; the time does not depend o
 import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
 from fastgan_engine.iteration import Iteration, draw_for
-from fastgan_engine.reference_step import ReferenceStep, StepLosses
+from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.sources import Source
 
 
@@ -42,42 +43,22 @@ class Reference(Contender):
     def __init__(self, config: Config, device: torch.device, dtype: torch.dtype) -> None:
         self.config = config
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
-        self.step = self._step(config, device, dtype)
+        self.step = build_reference(config, device)
 
     def run(self, reals: Tensor) -> StepLosses:
         with released_ops() if "cutout" not in self.config.loss.augment else nullcontext():
-            return self._iterate(reals)
-
-    def _iterate(self, reals: Tensor) -> StepLosses:
-        return self.step(reals, draw_for(self.config, self.generator))
-
-    def _step(self, config: Config, device: torch.device, dtype: torch.dtype) -> ReferenceStep:
-        return build_reference(config, device)
-
-
-class Compiled(Reference):
-    """The rival: our plain networks under autocast, channels-last, they and LPIPS through torch.compile."""
-
-    def _step(self, config: Config, device: torch.device, dtype: torch.dtype) -> ReferenceStep:
-        autocast = None if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-        step = build_reference(config, device, channels_last=True, autocast=autocast)
-        for module in (step.networks.generator, step.networks.discriminator, step.reconstruction):
-            module.compile()
-        return step
-
-    def run(self, reals: Tensor) -> StepLosses:
-        return self._iterate(reals.contiguous(memory_format=torch.channels_last))
+            return self.step(reals, draw_for(self.config, self.generator))
 
 
 class Engine(Contender):
     """The engine as ``train`` runs it; on CUDA as one captured graph unless ``engine.step`` is "eager"."""
 
     def __init__(self, config: Config, device: torch.device, dtype: torch.dtype) -> None:
-        clock = Clock(device)
-        state = build_state(config, device, dtype)
-        step = build_step(config, state, build_loss(config, random_weights=True), dtype, clock)
+        if config.engine.step == "compile":
+            config = with_step(config, "auto")
         self.source = _FixedSource(config, device)
-        iteration = Iteration(config, state, self.source, step, clock)
+        iteration = trained_iteration(config, self.source, device, dtype)
+        self.state = iteration.state
         self.iterate: Iteration | CapturedIteration = iteration
         if device.type == "cuda" and config.engine.step != "eager":
             begin = time.perf_counter()
@@ -88,6 +69,33 @@ class Engine(Contender):
     def run(self, reals: Tensor) -> StepLosses:
         self.source.buffer.copy_(reals)
         return self.iterate()
+
+
+class Compiled(Contender):
+    """The rival, as ``train`` runs it with ``engine.step = "compile"``: the recipe under AMP and torch.compile."""
+
+    def __init__(self, config: Config, device: torch.device, dtype: torch.dtype) -> None:
+        self.source = _FixedSource(config, device)
+        self.iterate = trained_iteration(with_step(config, "compile"), self.source, device, dtype)
+        self.state = self.iterate.state
+
+    def run(self, reals: Tensor) -> StepLosses:
+        self.source.buffer.copy_(reals)
+        return self.iterate()
+
+
+def trained_iteration(config: Config, source: Source, device: torch.device, dtype: torch.dtype) -> Iteration:
+    """The iteration that ``train`` makes of a configuration, from the first step, LPIPS with random weights."""
+    clock = Clock(device)
+    state = build_state(config, device, dtype)
+    step = build_step(config, state, build_loss(config, random_weights=True), dtype, clock)
+    return Iteration(config, state, source, step, clock)
+
+
+def with_step(config: Config, step: Literal["auto", "graph", "eager", "compile"]) -> Config:
+    """The configuration with another ``engine.step``; "compile" without micro-batches, which it has not."""
+    train = config.train.model_copy(update={"micro_batch": None}) if step == "compile" else config.train
+    return config.model_copy(update={"train": train, "engine": config.engine.model_copy(update={"step": step})})
 
 
 class _FixedSource(Source):
@@ -107,7 +115,7 @@ class _FixedSource(Source):
         return self.buffer
 
 
-CONTENDERS: dict[str, type[Reference] | type[Engine]] = {
+CONTENDERS: dict[str, type[Reference] | type[Engine] | type[Compiled]] = {
     "reference": Reference,
     "compile": Compiled,
     "engine": Engine,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastgan_engine.bench.contenders import CONTENDERS, Contender
+from fastgan_engine.build import set_backends
 from fastgan_engine.config import Config
 from fastgan_engine.hardware import pick_device, pick_dtype
 
@@ -49,6 +50,7 @@ def compare(config: Config, names: Sequence[str], *, iterations: int) -> dict[st
             raise ValueError(f"cannot compare {name!r}; known are {', '.join(CONTENDERS)}")
     device = pick_device(config.engine.device)
     dtype = pick_dtype(config.precision.dtype, device)
+    set_backends(config)
     generator = torch.Generator(device).manual_seed(config.train.seed)
     contenders: dict[str, Contender] = {}
     timings: dict[str, Timing] = {}

@@ -240,7 +240,7 @@ def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> b
     screen.event(
         f"{images.count:,} images at {config.model.im_size} x {config.model.im_size} on {trainer.device}, "
         f"{str(trainer.dtype).removeprefix('torch.')}, batch {config.train.batch}, "
-        f"reconstruction {trainer.step.reconstruction.loss.kind} -> {start.folder}"
+        f"reconstruction {trainer.loss.kind} -> {start.folder}"
     )
     with screen:
         return trainer.train()

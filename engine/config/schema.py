@@ -43,7 +43,7 @@ def check_colour(value: str) -> str:
 
 
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(none_word)]
-OptionalGib = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_word)]
+OptionalGib = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(none_word)]
 OptionalPath = Annotated[Annotated[Path, Strict(False)] | None, BeforeValidator(none_word)]
 
 
@@ -187,8 +187,15 @@ class Engine(Section):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto takes CUDA where it runs",
     )
-    step: Literal["auto", "graph", "eager"] = Field(
-        default="auto", description="how one iteration is launched: as one CUDA graph, or operation by operation"
+    step: Literal["auto", "graph", "eager", "compile"] = Field(
+        default="auto",
+        description="how one iteration is launched: as one CUDA graph, or operation by operation; "
+        "compile: plain PyTorch under AMP and torch.compile, to compare with",
+    )
+    transposed_from: OptionalCount = Field(
+        default=None,
+        description="pixels of a batch's maps from which up-convolutions run in their transposed form; "
+        "none: the kernels' own rule; `profiles tune` measures it",
     )
     kernels: Literal["auto", "triton", "reference"] = Field(
         default="auto", description="fused Triton kernels or plain PyTorch; auto takes Triton where it runs"
@@ -260,6 +267,15 @@ class Config(Root):
     def _apex_needs_cuda(self) -> "Config":
         if self.engine.optimizer == "apex" and self.engine.device == "cpu":
             raise ValueError('engine.optimizer = "apex" needs CUDA, but engine.device = "cpu"; take "adam"')
+        return self
+
+    @model_validator(mode="after")
+    def _compile_takes_whole_batches(self) -> "Config":
+        if self.engine.step == "compile" and self.train.accumulation > 1:
+            raise ValueError(
+                f'engine.step = "compile" takes the whole batch at once, but train.micro_batch = '
+                f'{self.train.micro_batch}; set it to "none", or take engine.step = "auto"'
+            )
         return self
 
     def warnings(self) -> list[str]:

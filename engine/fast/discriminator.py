@@ -64,10 +64,3 @@ def decode(run: Run, decoder: SimpleDecoder, x: Tensor) -> Tensor:
         assert isinstance(block, nn.Sequential)
         x = up_block(run.below(f"main.{index}"), block, x)
     return torch.tanh(F.conv2d(x, run.weights[f"main.{last_block + 1}"], padding=1))
-
-
-def device_quadrant(x: Tensor, part: Tensor) -> Tensor:
-    """Quadrant ``part`` (0-dim tensor, 0..3) of a map, chosen on the device, without reading the value on the host."""
-    batch, channels, height, width = x.shape
-    quadrants = x.view(batch, channels, 2, height // 2, 2, width // 2).permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
-    return quadrants.index_select(0, part.view(1)).squeeze(0).contiguous(memory_format=torch.channels_last)

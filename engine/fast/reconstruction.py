@@ -7,9 +7,9 @@ makes three.
 import torch
 from torch import Tensor
 
-from fastgan_engine.fast.discriminator import device_quadrant
 from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.lpips_distance import lpips_distance
+from fastgan_engine.networks.discriminator import device_quadrant
 from fastgan_engine.perceptual import as_rgb
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
 

@@ -37,11 +37,23 @@ class Reconstructions(NamedTuple):
     part: Tensor
 
 
-def quadrant(x: Tensor, part: int) -> Tensor:
-    """Quadrant of a map, numbered as released: 0 top left, 1 top right, 2 bottom left, 3 bottom right."""
+def quadrant(x: Tensor, part: int | Tensor) -> Tensor:
+    """Quadrant of a map, numbered as released: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+
+    part: as a 0-dim tensor it is not read on the host.
+    """
+    if isinstance(part, Tensor):
+        return device_quadrant(x, part)
     rows, columns = x.shape[2] // 2, x.shape[3] // 2
     x = x[:, :, :rows] if part < 2 else x[:, :, rows:]
     return x[..., :columns] if part % 2 == 0 else x[..., columns:]
+
+
+def device_quadrant(x: Tensor, part: Tensor) -> Tensor:
+    """Quadrant ``part`` (0-dim tensor, 0..3) of a map, chosen on the device, without reading the value on the host."""
+    batch, channels, height, width = x.shape
+    quadrants = x.view(batch, channels, 2, height // 2, 2, width // 2).permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
+    return quadrants.index_select(0, part.view(1)).squeeze(0).contiguous(memory_format=torch.channels_last)
 
 
 class SimpleDecoder(nn.Module):
@@ -110,10 +122,10 @@ class Discriminator(nn.Module):
     def forward(self, images: list[Tensor] | Tensor, label: Literal["fake"] = "fake") -> Tensor: ...
     @overload
     def forward(
-        self, images: list[Tensor] | Tensor, label: Literal["real"], part: int
+        self, images: list[Tensor] | Tensor, label: Literal["real"], part: int | Tensor
     ) -> tuple[Tensor, Reconstructions]: ...
     def forward(
-        self, images: list[Tensor] | Tensor, label: str = "fake", part: int = 0
+        self, images: list[Tensor] | Tensor, label: str = "fake", part: int | Tensor = 0
     ) -> Tensor | tuple[Tensor, Reconstructions]:
         """Logits [50 B]: the 25 of each big image, then the 25 of each small one.
 

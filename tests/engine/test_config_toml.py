@@ -64,6 +64,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "engine.step": draw(st.sampled_from(["auto", "graph", "eager"])),
         "engine.kernels": draw(st.sampled_from(["auto", "triton", "reference"])),
         "engine.optimizer": "adam",
+        "engine.transposed_from": draw(st.none() | st.integers(1, 2**40)),
         "engine.threads": draw(st.none() | st.integers(1, 256)),
         "log.tick": draw(st.integers(1, 10_000)),
         "log.sample_every": draw(st.integers(0, 10_000)),
