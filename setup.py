@@ -43,7 +43,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(),
     package_dir=PACKAGE_DIR,
-    package_data={"fastgan_engine": ["py.typed"], "fastgan_engine.profiles": ["*.toml"]},
+    package_data={
+        "fastgan_engine": ["py.typed"],
+        "fastgan_engine.html": ["*.jinja", "*.css", "*.js"],
+        "fastgan_engine.profiles": ["*.toml"],
+    },
     install_requires=[
         "torch>=2.7",
         "torchvision>=0.22",

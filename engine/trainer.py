@@ -11,8 +11,10 @@ from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.checkpoint import NO_IMAGES, load_checkpoint, save_checkpoint
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
+from fastgan_engine.environment import record_start
 from fastgan_engine.errors import UserError
 from fastgan_engine.hardware import pick_device, pick_dtype
+from fastgan_engine.html import write_report
 from fastgan_engine.iteration import Iteration
 from fastgan_engine.kernels import dispatch
 from fastgan_engine.pictures import save_pictures
@@ -94,6 +96,7 @@ class Trainer:
                 with ticker.paused():
                     if self._due(config.log.sample_every):
                         self._save_pictures()
+                        self._write_report()
                     if save:
                         self._save()
             self._finish()
@@ -103,6 +106,7 @@ class Trainer:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder.config) as temporary:
             temporary.write_text(self.config.to_toml(), encoding="utf-8")
+        record_start(self.folder, self.images, step=self.state.step, device=self.device, dtype=self.dtype)
         if self.state.step == 0 and self.config.log.sample_every:
             self._save_pictures()
 
@@ -156,6 +160,16 @@ class Trainer:
             self._save_pictures()
         if self._saved_at != self.state.step:
             self._save()
+        self._write_report()
+
+    def _write_report(self) -> None:
+        """Where it fails, whatever the reason, the run loses a page and not its training."""
+        if not self.config.log.report:
+            return
+        try:
+            write_report([self.folder.path], self.folder.report)
+        except Exception as error:
+            self.screen.event(f"note: {self.folder.report} was not written ({type(error).__name__}: {error})")
 
 
 def _last_line(error: Exception) -> str:

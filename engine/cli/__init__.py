@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from fastgan_engine.cli import bench, data, doctor, exchange, plan, profiles, sample, train
+from fastgan_engine.cli import bench, data, doctor, exchange, plan, profiles, report, sample, train
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(plan.plan)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profiles")
+app.command()(report.report)
 app.command()(doctor.doctor)
 
 

@@ -226,6 +226,9 @@ class Log(Section):
     checkpoint_every: int = Field(default=2_000, ge=0, description="steps between checkpoints; 0: only at the end")
     keep: int = Field(default=2, ge=1, description="checkpoints kept: the last N")
     tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    report: bool = Field(
+        default=True, description="write report.html, the run as a page, with each sample grid and at the end"
+    )
     screen: Literal["auto", "live", "plain", "quiet"] = Field(
         default="auto", description="live panel, plain lines or nothing; auto takes the panel in a terminal"
     )

@@ -1,0 +1,5 @@
+"""The report of a run, or of several side by side, as one HTML file that needs nothing beside it."""
+
+from fastgan_engine.html.page import write_report
+
+__all__ = ["write_report"]
