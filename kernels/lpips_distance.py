@@ -87,8 +87,8 @@ def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice]]:
     rows, period = a.numel() // a.shape[1], b.numel() // b.shape[1]
     step = max(1, (CPU_BLOCK if a.device.type == "cpu" else BLOCK) // a.shape[1])
     for first in range(0, rows, period):
-        for start in range(0, period, step):
-            stop = min(start + step, period)
+        for start in range(0, min(period, rows - first), step):
+            stop = min(start + step, period, rows - first)
             yield slice(first + start, first + stop), slice(start, stop)
 
 
@@ -210,7 +210,7 @@ class _LpipsDistanceFunction(torch.autograd.Function):
 def lpips_distance(a: Tensor, b: Tensor, weight: Tensor, *, impl: Impl = "auto") -> Tensor:
     """Distance [B] of the feature maps a: [B, C, H, W] and b: [T, C, H, W] under non-negative weights [C].
 
-    B is a multiple of T: image n of a is compared with n mod T of b. a, b: channels-last, float32, float16 or bfloat16,
+    Image n of a is compared with n mod T of b. a, b: channels-last, float32, float16 or bfloat16,
     both the same (the reference also float64); weight and the result float32. Differentiable in a and, where T is B,
     in b, not in the weight.
 
@@ -231,8 +231,8 @@ def lpips_distance(a: Tensor, b: Tensor, weight: Tensor, *, impl: Impl = "auto")
 
 
 def check_targets(argument: str, b: Tensor, batch: int) -> None:
-    """The maps ``b`` are shared evenly by ``batch`` images; by more than one each only without gradient."""
-    check(batch % b.shape[0] == 0, argument, f"{b.shape[0]} maps", f"a divisor of {batch}")
+    """No more maps ``b`` than the ``batch`` images that are compared with them; fewer only without gradient."""
+    check(b.shape[0] <= batch, argument, f"{b.shape[0]} maps", f"at most {batch}")
     check(b.shape[0] == batch or not b.requires_grad, argument, "shared maps that require a gradient", "constants")
 
 

@@ -96,12 +96,12 @@ def test_batch_slices(device):
 
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])
-@pytest.mark.parametrize("targets", [1, 3])
+@pytest.mark.parametrize("targets", [1, 3, 4])
 def test_images_that_share_targets(targets, impl):
     """Image n is compared with n mod T: the same as with the targets repeated."""
     arguments = arguments_for((6, 10, 3, 5))
     shared = arguments | {"b": arguments["b"][:targets]}
-    repeated = arguments | {"b": shared["b"].repeat(6 // targets, 1, 1, 1).contiguous(memory_format=torch.channels_last)}
+    repeated = arguments | {"b": arguments["b"][torch.arange(6) % targets]}
     results = []
     for some in (shared, repeated):
         a = some["a"].clone().requires_grad_()
@@ -164,7 +164,7 @@ def test_bad_arguments_are_named():
         lpips_distance(good["a"].contiguous(), good["b"], good["weight"])
     with pytest.raises(ValueError, match=r"b: got shape \(2, 9, 3, 3\), expected \[any, 10, 3, 3\]"):
         lpips_distance(good["a"], random_map((2, 9, 3, 3), torch.float32), good["weight"])
-    with pytest.raises(ValueError, match=r"b: got 3 maps, expected a divisor of 2"):
+    with pytest.raises(ValueError, match=r"b: got 3 maps, expected at most 2"):
         lpips_distance(good["a"], random_map((3, 10, 3, 3), torch.float32), good["weight"])
     with pytest.raises(ValueError, match=r"b: got shared maps that require a gradient, expected constants"):
         lpips_distance(good["a"], good["b"][:1].clone().requires_grad_(), good["weight"])
