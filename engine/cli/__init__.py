@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from fastgan_engine.cli import bench, data, doctor, exchange, plan, profiles, report, sample, train
+from fastgan_engine.cli import bench, data, doctor, evaluate, exchange, plan, profiles, report, sample, train
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(evaluate.evaluate)
 app.command("import")(exchange.import_)
 app.command("export")(exchange.export)
 app.command()(plan.plan)

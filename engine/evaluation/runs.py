@@ -1,0 +1,153 @@
+"""Metrics of several runs, each against its own training images or all against the same."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastgan_engine.api import Run, load_run
+from fastgan_engine.config import Config, resolve
+from fastgan_engine.errors import UserError
+from fastgan_engine.evaluation.defaults import COUNT, METRICS, SEED
+from fastgan_engine.evaluation.evaluator import Evaluator, Progress, silent
+from fastgan_engine.evaluation.metrics import FEATURES, check_samples
+from fastgan_engine.pipelines import PreparedSet, prepare
+from fastgan_engine.run_folder import CONFIG
+from fastgan_engine.sampling import CHUNK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was found of one generator.
+
+    Attributes:
+        source: as it was given. weights: the file that was read. step: None where a released file does not tell.
+        count, seed: which samples.
+        data: the training images compared with; reals: how many; data_hash: of their pixels.
+        values: by metric. real_diversity: LPIPS among the training images, where ``lpips`` was asked for.
+    """
+
+    source: Path
+    weights: Path
+    step: int | None
+    count: int
+    seed: int
+    data: Path
+    reals: int
+    data_hash: str
+    values: dict[str, float]
+    real_diversity: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+
+def evaluate(
+    sources: Sequence[Path | str],
+    *,
+    data: Path | None = None,
+    metrics: Sequence[str] = METRICS,
+    count: int = COUNT,
+    seed: int = SEED,
+    weights_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    chunk: int = CHUNK,
+    warn: Callable[[str], None] = lambda text: None,
+    progress: Progress = silent,
+) -> list[Evaluation]:
+    """Evaluates runs, snapshots or released checkpoints, one after another.
+
+    Args:
+        data: training images to compare all with; None: each with those of its run.
+        metrics: names, see ``metrics.METRICS``.
+        weights_dir: searched for the weights of InceptionV3 and LPIPS before the torch cache and a download.
+        chunk: images at once.
+
+    Raises:
+        UserError: something is missing, damaged, or too few; see ``load_run`` and ``Evaluator``.
+        DataError: the training images cannot be read.
+    """
+    paths = [Path(source) for source in sources]
+    for path in paths:
+        if not path.exists():  # before any work
+            raise UserError(f"{path} does not exist; give the folder of a run, a snapshot or a released .pth")
+    check_samples(metrics, count)
+    evaluators: dict[str, Evaluator] = {}  # one for all that are compared with the same images
+    found = []
+    for path in paths:
+        run = load_run(path)
+        folder, images = _reals(path, run, data, warn)
+        if images.hash not in evaluators:
+            evaluators[images.hash] = Evaluator(
+                images, metrics, torch.device(device), weights_dir=weights_dir, warn=warn, progress=progress
+            )
+        evaluator = evaluators[images.hash]
+        values = evaluator(
+            run.generator,
+            count=count,
+            seed=seed,
+            chunk=chunk,
+            warn=warn,
+            progress=lambda what, done, total, path=path: progress(f"{path}: {what}", done, total),  # type: ignore[misc]
+        )
+        assert values is not None  # nobody asks to stop
+        found.append(
+            Evaluation(
+                source=path,
+                weights=run.source,
+                step=run.step,
+                count=count,
+                seed=seed,
+                data=folder,
+                reals=images.count,
+                data_hash=images.hash,
+                values=values,
+                real_diversity=evaluator.real_diversity,
+            )
+        )
+    return found
+
+
+def notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What a reader of these values should know, a sentence each."""
+    told = []
+    if len({evaluation.data_hash for evaluation in evaluations}) > 1:
+        told.append("the runs are compared with different training images: their values do not compare with each other")
+    few = min(min(evaluation.reals, evaluation.count) for evaluation in evaluations)
+    if "fid" in evaluations[0].values and few <= FEATURES:
+        told.append(
+            f"FID estimates covariances of {FEATURES:,} features, here from as few as {few:,} images: it comes out too "
+            f"high, by an amount that depends on how many. Compare it only at the same --count and against the same "
+            f"training images; KID has no such bias"
+        )
+    return told
+
+
+def _reals(source: Path, run: Run, data: Path | None, warn: Callable[[str], None]) -> tuple[Path, PreparedSet]:
+    """Where the images to compare with come from; and they, prepared as for training."""
+    config = run.config or _config_near(run.source)
+    path = data or (config.data.path if config else None)
+    if path is None:
+        raise UserError(f"{source} does not tell its training images; give them with --data FOLDER")
+    if data is None and not path.exists():
+        raise UserError(f"the training images of {source}, {path}, are not there; give them with --data FOLDER")
+    settings = (config or Config()).data
+    images = prepare(
+        path,
+        settings.cache_dir,
+        im_size=run.generator.im_size,
+        channels=run.generator.nc,
+        fit=settings.fit,
+        background=settings.background,
+        warn=warn,
+    )
+    return path, images
+
+
+def _config_near(weights: Path) -> Config | None:
+    """The configuration of the run in whose folder a snapshot lies, as RUN/file or RUN/snapshots/file."""
+    found = (folder / CONFIG for folder in list(weights.absolute().parents)[:2])
+    return next((resolve(config_file=file) for file in found if file.is_file()), None)
