@@ -1,5 +1,6 @@
 """The training loop: batches in, networks updated, and at their intervals a tick, a sample grid and a checkpoint."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fastgan_engine.hardware import pick_device, pick_dtype
 from fastgan_engine.html import write_report
 from fastgan_engine.iteration import Iteration
 from fastgan_engine.kernels import dispatch
+from fastgan_engine.memory.recovery import going_on, smaller
 from fastgan_engine.pictures import save_pictures
 from fastgan_engine.pipelines import PreparedSet
 from fastgan_engine.reference_step import StepLosses
@@ -49,13 +51,18 @@ class Trainer:
         set_backends(config)
         torch.manual_seed(config.train.seed)
         self.clock = Clock(self.device)
-        self.state = build_state(config, self.device, self.dtype)
-        self.loss = build_loss(config)
-        self.step = build_step(config, self.state, self.loss, self.dtype, self.clock)
-        self._saved_at: int | None = None
-        self._pictured_at: int | None = None
+        self._last_checkpoint: Path | None = None
+        self._build()
         if self.dtype == torch.float16 and self.device.type == "cpu":
             self.screen.event("note: fp16 is very slow on a CPU; --dtype auto takes what is fast")
+
+    def _build(self) -> None:
+        """State and step of a run at step 0."""
+        self.state = build_state(self.config, self.device, self.dtype)
+        self.loss = build_loss(self.config)
+        self.step = build_step(self.config, self.state, self.loss, self.dtype, self.clock)
+        self._saved_at: int | None = None
+        self._pictured_at: int | None = None
 
     def resume(self, checkpoint: Path) -> None:
         """Goes back to the state that a checkpoint holds.
@@ -71,12 +78,40 @@ class Trainer:
                 f"{checkpoint} does not fit the configuration ({_last_line(error)}). The model's settings cannot "
                 f"change within a run; start a new one with another --out"
             ) from error
-        self._saved_at = self.state.step
+        self._saved_at, self._last_checkpoint = self.state.step, checkpoint
         if content["data_hash"] not in (NO_IMAGES, self.images.hash):
             self.screen.event("note: the training images have changed since the checkpoint was written")
 
     def train(self) -> bool:
-        """Runs until ``train.steps``. Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way."""
+        """Runs until ``train.steps``. Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way.
+
+        Where memory runs out, it goes back to the last checkpoint (or the start) and on with a smaller micro-batch.
+
+        Raises:
+            UserError: memory runs out with single images, too.
+        """
+        while True:
+            try:
+                return self._train()
+            except torch.OutOfMemoryError:
+                pass  # left before anything else: the exception holds the tensors of the step that failed
+            self._go_on_smaller()
+
+    def _go_on_smaller(self) -> None:
+        before, failed = self.config, self.state.step + 1
+        self.config = smaller(before, self.device)
+        del self.state, self.loss, self.step
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._build()
+        if self._last_checkpoint is not None:
+            self.resume(self._last_checkpoint)
+        self.screen.event(
+            going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device)
+        )
+
+    def _train(self) -> bool:
         config, state = self.config, self.state
         if config.engine.step == "compile":
             self.screen.event("step: plain PyTorch through torch.compile; the first steps compile, which takes minutes")
@@ -125,6 +160,8 @@ class Trainer:
             raise UserError(f'engine.step = "graph" needs CUDA; the device is {self.device}; take "eager" or "auto"')
         try:
             return CapturedIteration(iteration)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             if wanted == "graph":
                 raise
@@ -152,7 +189,7 @@ class Trainer:
             config=self.config.to_toml(),
             data_hash=self.images.hash,
         )
-        self._saved_at = self.state.step
+        self._saved_at, self._last_checkpoint = self.state.step, path
         self.screen.event(f"checkpoint: {path}")
 
     def _finish(self) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastgan_engine.memory.fit import Planner
     from fastgan_engine.profiles import Card
 
-IMAGES = 100
+IMAGES = 100  # as in memory.forecast, which imports torch
 
 
 def plan(

@@ -34,7 +34,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; wins over everything.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the configuration, planned memory and time, and stop.")] = False,
     im_size: Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.", rich_help_panel=Images)] = None,
     fit: Annotated[str | None, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=Images)] = None,
     background: Annotated[
@@ -87,9 +87,27 @@ def train(
     if dry_run:
         for note in resolution.notes:
             typer.echo(f"# {note}")
+        for line in _forecast(resolution.config, profile):
+            typer.echo(f"# {line}")
         typer.echo(resolution.config.to_toml(resolution.sources), nl=False)
         return
     _run(start, resolution)
+
+
+def _forecast(config: "Config", profile: str | None) -> list[str]:
+    """Planned memory and modelled time on the profile's card; nothing where the run is not for a card."""
+    from fastgan_engine import profiles
+
+    if profile == AUTO:
+        from fastgan_engine.hardware import choose_profile
+
+        profile = choose_profile(config.engine.device).profile
+    card = profiles.card(profile) if profile and config.engine.device != "cpu" else None
+    if card is None or config.engine.step == "compile":
+        return []
+    from fastgan_engine.memory.forecast import IMAGES, forecast
+
+    return forecast(config, card, IMAGES)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -220,6 +238,7 @@ def _run(start: _Start, resolution: "Resolution[Config]") -> None:
 
 
 def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> bool:
+    from fastgan_engine.memory.guard import check_fits
     from fastgan_engine.pipelines import prepare
     from fastgan_engine.trainer import Trainer
 
@@ -233,6 +252,8 @@ def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> b
         strict=config.data.strict,
         warn=screen.event,
     )
+    if planned := check_fits(config, images.count):
+        screen.event(planned)
     trainer = Trainer(config, images, start.folder, screen=screen)
     if start.checkpoint is not None:
         trainer.resume(start.checkpoint)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgan_engine import build
 from fastgan_engine.bench.fake_iteration import CPU, fake_tensors
 from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.clock import Clock
@@ -75,8 +76,14 @@ def for_card(config: Config, card: Card | None) -> Config:
 
 @contextmanager
 def rehearsing() -> Iterator[None]:
-    """Inside, tensors are fake, and the one operation that works in smaller pieces on a CPU works as on CUDA."""
-    with fake_tensors(), mock.patch.object(lpips_distance, "CPU_BLOCK", lpips_distance.BLOCK):
+    """Inside, tensors are fake; the one operation that works in smaller pieces on a CPU works as on CUDA; and networks
+    are built without the power iterations of their start, which take seconds and leave nothing behind.
+    """
+    with (
+        fake_tensors(),
+        mock.patch.object(lpips_distance, "CPU_BLOCK", lpips_distance.BLOCK),
+        mock.patch.object(build, "INITIAL_POWER_ITERATIONS", 0),
+    ):
         yield
 
 
@@ -120,11 +127,12 @@ def rehearse(tracker: Tracker, iterate: Callable[[], object], networks: Iterable
 
 def _rehearse_pauses(tracker: Tracker, config: Config, state: TrainingState, images: int) -> None:
     """What happens between iterations: samples, reconstructions, a checkpoint."""
+    size, chunk = config.model.im_size, images_at_once(config.model.im_size)
     tracker.phase = SAMPLING
-    next(sample(state.networks.ema, config.log.sample_count, chunk=images_at_once(config.model.im_size)))
+    next(sample(state.networks.ema, config.log.sample_count, chunk=chunk))
     if state.networks.discriminator.decode:
-        size = config.model.im_size
-        reconstructions(state, np.zeros((min(SHOWN_REALS, images), size, size, config.model.nc), dtype=np.uint8))
+        shown = min(SHOWN_REALS, images, 2 * chunk)  # the later chunks are as the second
+        reconstructions(state, np.zeros((shown, size, size, config.model.nc), dtype=np.uint8))
     tracker.phase = CHECKPOINTING
     for part in (*vars(state.networks).values(), state.opt_g, state.opt_d):
         part.state_dict()  # torch.save then takes one tensor after the other to the host

@@ -10,8 +10,8 @@ from fastgan_engine.memory.tracker import Storage
 
 MIB = 2**20
 NOT_MEASURED = (
-    "a model, not yet run on a GPU: the tensors are those of the engine's own iteration, rehearsed without values; what "
-    f"PyTorch reserves for them is its allocator's arithmetic; assumed are {CONTEXT // MIB} MiB of context, "
+    "a model, not yet run on a GPU: the tensors are those of the engine's own iteration, rehearsed without values; "
+    f"what PyTorch reserves for them is its allocator's arithmetic; assumed are {CONTEXT // MIB} MiB of context, "
     f"{CUBLAS_WORKSPACE / MIB:.1f} MiB of workspace for cuBLAS and {CUDNN_WORKSPACE // MIB} for cuDNN"
 )
 
