@@ -13,7 +13,8 @@ from fastgan_engine.pipelines import PreparedSet
 from fastgan_engine.run_folder import RunFolder
 
 GIB = 2**30
-PACKAGES = ("fastgan-engine", "torch", "torchvision", "triton", "nvidia-dali-cuda130", "lpips", "numpy", "pillow")
+HASH_DIGITS = 12  # enough to see that two runs had the same images
+PACKAGES = ("fastgan-engine", "torchvision", "triton", "nvidia-dali-cuda130", "lpips", "numpy", "pillow")
 
 
 def record_start(
@@ -24,7 +25,7 @@ def record_start(
         "time": round(time.time(), 3),
         "step": step,
         "images": images.count,
-        "data_hash": images.hash,
+        "data": images.hash[:HASH_DIGITS],
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         **_machine(device),
@@ -45,11 +46,14 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "CUDA": torch.version.cuda or "none (CPU build)",
+    }
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    versions["CUDA"] = torch.version.cuda or "none (CPU build)"
     return versions

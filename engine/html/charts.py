@@ -19,7 +19,7 @@ from fastgan_engine.html.plot import (
     value_axis,
 )  # fmt: skip
 
-COLOURS = 6  # of the style sheet; further lines take them again, dashed differently
+COLOURS = 6  # of the style sheet; further lines take them again
 TABLE_ROWS = 20
 
 
@@ -38,6 +38,12 @@ GROUPS = (
     Group("Losses", "", {"loss_d_real": "D, real images", "loss_d_fake": "D, generated images", "loss_g": "G"}),
     Group("Reconstruction loss", "", {"loss_reconstruction": "D's decoders"}),
     Group("Logits of D", "", {"logit_real": "real images", "logit_fake": "generated images"}, zero=False),
+    Group("FID", "lower is better", {"fid": "FID"}),
+    Group("KID", "lower is better", {"kid": "KID"}),
+    Group("Precision and recall", "higher is better", {"precision": "precision", "recall": "recall"}),
+    Group("Density and coverage", "higher is better", {"density": "density", "coverage": "coverage"}),
+    Group("Diversity", "LPIPS between samples", {"lpips": "LPIPS"}),
+    Group("Sliced Wasserstein distance", "lower is better", {"swd": "distance to the training images"}),
     Group("Speed", "images/s", {"images_per_second": "images/s"}),
     Group("Time a step", "ms", {"ms_step": "whole step", "ms_d": "D", "ms_g": "G", "ms_data": "wait for data"}),
     Group("Memory", "GiB", {"memory_used_gib": "used (peak)", "memory_reserved_gib": "reserved"}),
@@ -99,23 +105,25 @@ class Chart:
 def make_charts(histories: Sequence[History]) -> list[Chart]:
     """One run: a chart for each group of series. Several: one for each series, with a line for each run."""
     groups = [*GROUPS, *_others(histories)]
-    if len(histories) == 1:
-        (history,) = histories
-        found = [(group, _members(group, history)) for group in groups]
-    else:
-        found = [part for group in groups for part in _one_by_one(group, histories)]
+    if len(histories) > 1:
+        groups = [single for group in groups for single in _one_by_one(group)]
+    found = [(group, list(_lines(group, histories))) for group in groups]
     return [_chart(group, lines, histories) for group, lines in found if lines]
 
 
-def _members(group: Group, history: History) -> dict[str, Series]:
-    return {label: history.series[key] for key, label in group.members.items() if key in history.series}
-
-
-def _one_by_one(group: Group, histories: Sequence[History]) -> Iterator[tuple[Group, dict[str, Series]]]:
+def _one_by_one(group: Group) -> Iterator[Group]:
     for key, label in group.members.items():
         title = group.title if len(group.members) == 1 else f"{group.title}: {label}"
-        lines = {history.name: history.series[key] for history in histories if key in history.series}
-        yield Group(title, group.unit, {key: label}, group.zero), lines
+        yield Group(title, group.unit, {key: label}, group.zero)
+
+
+def _lines(group: Group, histories: Sequence[History]) -> Iterator[tuple[str, int, Series]]:
+    """Label, colour and series; a run has the same colour in every chart, also where another run lacks the series."""
+    several = len(histories) > 1
+    for run, history in enumerate(histories):
+        for index, (key, label) in enumerate(group.members.items()):
+            if key in history.series:
+                yield (history.name, run, history.series[key]) if several else (label, index, history.series[key])
 
 
 def _others(histories: Sequence[History]) -> list[Group]:
@@ -132,28 +140,30 @@ def _others(histories: Sequence[History]) -> list[Group]:
     return groups
 
 
-def _chart(group: Group, series: dict[str, Series], histories: Sequence[History]) -> Chart:
-    curves = {label: summarise(line) for label, line in series.items()}
+def _chart(group: Group, lines: Sequence[tuple[str, int, Series]], histories: Sequence[History]) -> Chart:
+    series = [line for _, _, line in lines]
+    curves = [summarise(line) for line in series]
     budget = _budget(group, histories)
-    shown = list(curves.values())
-    x, y = step_axis(shown), value_axis(shown, zero=group.zero, reach=budget)
+    x, y = step_axis(curves), value_axis(curves, zero=group.zero, reach=budget)
     return Chart(
         title=group.title,
         unit=group.unit,
-        lines=[_line(label, index, series[label], curves[label], x, y) for index, label in enumerate(series)],
+        lines=[
+            _line(label, colour, line, curve, x, y) for (label, colour, line), curve in zip(lines, curves, strict=True)
+        ],
         x=x,
         x_ticks=[Tick(at=100 * x.share(value), label=_step_label(value)) for value in x.ticks],
         y_ticks=[Tick(at=100 * y.share(value), label=number(value)) for value in y.ticks],
-        records=max(curve.records for curve in curves.values()),
+        records=max(curve.records for curve in curves),
         limit=Tick(at=100 * y.share(budget), label=f"budget {number(budget)} {group.unit}") if budget else None,
-        rows=_table(list(series.values())),
+        rows=_table(series),
     )
 
 
-def _line(label: str, index: int, series: Series, curve: Curve, x: Axis, y: Axis) -> Line:
+def _line(label: str, colour: int, series: Series, curve: Curve, x: Axis, y: Axis) -> Line:
     return Line(
         label=label,
-        colour=index % COLOURS,
+        colour=colour % COLOURS,
         last=number(series.values[-1]),
         path=line_path(curve, x, y),
         band=band_path(curve, x, y),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from fastgan_engine.errors import UserError
 from fastgan_engine.run_folder import RunFolder
 
 NOT_SERIES = ("time", "step", "steps", "seconds_left")
+EVALUATION = re.compile(r"(metrics?|eval|evaluation)[._/]")
+"""What may stand before a metric's name."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,13 @@ def _read_history(folder: RunFolder, name: str) -> History:
     if not (folder.config.is_file() or folder.log.is_file()):
         raise UserError(f"{folder.path} is no run: it has neither {folder.config.name} nor {folder.log.name}")
     records = list(_records(folder.log))
-    last = records[-1] if records else {}
     return History(
         name=name,
         folder=folder,
         settings=_settings(folder.config),
         series=_series(records),
         starts=list(_records(folder.environment)),
-        step=last.get("step"),
+        step=max((record["step"] for record in records), default=None),
         steps=next((record["steps"] for record in reversed(records) if "steps" in record), None),
     )
 
@@ -108,7 +110,7 @@ def _series(records: Sequence[dict[str, Any]]) -> dict[str, Series]:
         for key, value in _flatten(record):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and key not in NOT_SERIES and math.isfinite(value):
-                points.setdefault(key, {})[record["step"]] = float(value)
+                points.setdefault(EVALUATION.sub("", key, count=1), {})[record["step"]] = float(value)
     return {key: _as_series(found) for key, found in points.items()}
 
 

@@ -25,7 +25,6 @@ class Viewer:
 
     run: str
     kind: str
-    what: str
     frames: list[Frame]
 
 
@@ -77,7 +76,7 @@ def _viewers(histories: Sequence[History], budget: int) -> list[Viewer]:
     }
     share = budget // max(1, len(files))
     return [
-        Viewer(run=run, kind=kind, what=KINDS[kind], frames=frames)
+        Viewer(run=run, kind=kind, frames=frames)
         for (run, kind), found in files.items()
         if (frames := make_frames(found, budget=share))
     ]

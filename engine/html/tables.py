@@ -38,7 +38,7 @@ class SettingRow(Row):
 
     @property
     def changed(self) -> bool:
-        return any(value != self.default for value in self.values)
+        return any(value not in (self.default, NOTHING) for value in self.values)
 
 
 def overview(histories: Sequence[History]) -> list[Row]:
@@ -49,6 +49,7 @@ def overview(histories: Sequence[History]) -> list[Row]:
         "Speed (median)": lambda history: _median(history, "images_per_second", "images/s"),
         "Time a step (median)": lambda history: _median(history, "ms_step", "ms"),
         "Memory (peak)": _memory,
+        "FID (best)": _best_fid,
         "Image size": lambda history: _size(history.settings.get("model.im_size")),
         "Training images": lambda history: (
             str(history.starts[-1].get("images", NOTHING)) if history.starts else NOTHING
@@ -84,6 +85,14 @@ def _memory(history: History) -> str:
     if used is None:
         return NOTHING
     return f"{used.values.max():.2f}" + (f" of {budget.values[-1]:.2f}" if budget else "") + " GiB"
+
+
+def _best_fid(history: History) -> str:
+    fid = history.series.get("fid")
+    if fid is None:
+        return NOTHING
+    best = int(fid.values.argmin())
+    return f"{number(fid.values[best])} at step {fid.steps[best]:,}"
 
 
 def _size(im_size: Any) -> str:

@@ -55,6 +55,13 @@ def test_several_runs_share_a_chart_for_each_series(tmp_path: Path) -> None:
     assert chart.rows[-1][1][1] == "–"  # the short run has no value there
 
 
+def test_a_run_keeps_its_colour_where_the_other_has_nothing(tmp_path: Path) -> None:
+    without, evaluated = write_run(tmp_path / "a").path, write_run(tmp_path / "b", more={"fid": 50.0}).path
+    charts = charts_of(without, evaluated)
+    assert [line.colour for line in charts["Speed"].lines] == [0, 1]
+    assert [(line.label, line.colour) for line in charts["FID"].lines] == [("b", 1)]
+
+
 def test_the_table_holds_logged_values(tmp_path: Path) -> None:
     chart = charts_of(write_run(tmp_path / "run", records=400).path)["Reconstruction loss"]
     assert len(chart.rows) == 20

@@ -17,15 +17,16 @@ def test_every_number_becomes_a_series_and_gaps_stay_gaps(tmp_path: Path) -> Non
         {"time": 5.0, "step": 10, "steps": 40, "loss_g": 1.5, "scale": None, "on": True, "word": "x"},
         {"step": 20, "steps": 40, "loss_g": float("nan"), "evaluation": {"fid": 80, "kid": {"mean": 0.1}}},
         {"step": 30, "steps": 40, "loss_g": -2},
-        {"step": 30, "evaluation": {"fid": 70.5}},  # a record of its own at a step that has one
+        {"step": 20, "metric_fid": 75},  # a later record of a step wins
+        {"step": 30, "evaluation": {"fid": 70.5}},
     ]
     folder.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (history,) = read_histories([folder.path])
     series = {key: (line.steps.tolist(), line.values.tolist()) for key, line in history.series.items()}
     assert series == {
         "loss_g": ([10, 30], [1.5, -2.0]),
-        "evaluation.fid": ([20, 30], [80.0, 70.5]),
-        "evaluation.kid.mean": ([20], [0.1]),
+        "fid": ([20, 30], [75.0, 70.5]),
+        "kid.mean": ([20], [0.1]),
     }
     assert (history.step, history.steps) == (30, 40)
 
