@@ -9,6 +9,7 @@ from torch import nn
 from fastgan_engine.clock import Clock
 from fastgan_engine.compiled_step import CompiledStep
 from fastgan_engine.config import Config
+from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.errors import UserError
 from fastgan_engine.fast.weights import SpectralWeights
 from fastgan_engine.kernels import up_conv
@@ -21,7 +22,7 @@ from fastgan_engine.step import EngineStep, StepSettings
 INITIAL_POWER_ITERATIONS = 5
 
 
-def set_backends(config: Config) -> None:
+def set_backends(config: Config | SingleConfig) -> None:
     """Sets what PyTorch and the kernels keep for the whole process as a run under ``config`` has it."""
     if config.engine.threads is not None:
         torch.set_num_threads(config.engine.threads)

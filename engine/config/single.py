@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from fastgan_engine.config.schema import (
     Engine,
     Log,
-    OptionalCount,
     OptionalPath,
     Precision,
     Root,
@@ -20,6 +19,7 @@ from fastgan_engine.pipelines import defaults
 
 Mode = Literal["generate", "retarget", "animate", "harmonize", "edit"]
 
+USED = {"device", "step", "threads"}  # of the section engine
 SMALLEST = 11  # the discriminator's receptive field, pixels
 MIN_SIZES: dict[Mode, int] = {"animate": 20, "harmonize": 120}
 MIN_SIZE = 25
@@ -101,9 +101,11 @@ class SingleConfig(Root):
     log: Log = Field(default_factory=Log)
 
     @model_validator(mode="after")
-    def _precision_without_scaler(self) -> "SingleConfig":
+    def _only_what_is_offered(self) -> "SingleConfig":
         if self.precision.dtype == "fp16":
             raise ValueError('precision.dtype = "fp16" is not offered for one image; take "auto", "bf16" or "fp32"')
+        if self.engine.step == "compile":
+            raise ValueError('engine.step = "compile" is not offered for one image; take "auto", "graph" or "eager"')
         return self
 
     def warnings(self) -> list[str]:
@@ -112,7 +114,9 @@ class SingleConfig(Root):
             found.append(
                 f"single.train_depth = {self.single.train_depth} is more than there are stages: all train together"
             )
-        for name in ("kernels", "optimizer"):
-            if getattr(self.engine, name) not in ("auto", "adam"):
-                found.append(f"engine.{name} has no effect on training on one image")
+        ignored = [name for name in self.engine.model_fields_set - USED if not self._is_default(name)]
+        found += [f"engine.{name} has no effect on training on one image" for name in sorted(ignored)]
         return found
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self.engine, name) == type(self.engine).model_fields[name].default)
