@@ -17,6 +17,8 @@ from fastgan_engine.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from fastgan_engine.config import Config
+
 GIB = 2**30
 
 
@@ -293,3 +295,12 @@ def cpu_dtype() -> str:
 
     # Private, and not in every version of torch: without it fp32 is safe.
     return "bf16" if getattr(torch.cpu, "_is_amx_tile_supported", bool)() else "fp32"
+
+
+def describe_device(config: "Config") -> str:
+    """Such as "cpu (2 threads), bfloat16" or "NVIDIA H200, bfloat16": what a run computes on and in."""
+    import torch
+
+    device = pick_device(config.engine.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    return f"{name}, {str(pick_dtype(config.precision.dtype, device)).removeprefix('torch.')}"

@@ -13,6 +13,7 @@ from fastgan_engine import profiles
 from fastgan_engine.bench.cost import cost
 from fastgan_engine.bench.counting import Bytes, Cost, launch_traffic
 from fastgan_engine.bench.roofline import EAGER_LAUNCH_US, GRAPH_LAUNCH_US, model
+from fastgan_engine.bench.tables import figures_table
 from fastgan_engine.config import Config, resolve
 
 # Rows of a table by operation; the others are summed up.
@@ -96,7 +97,7 @@ def _print(config: Config, costs: Mapping[str, Cost], cards: Mapping[str, Mappin
     console = Console()
     reference, engine = costs["reference"], costs["engine"]
     console.print(f"one iteration at {config.model.im_size}, batch {config.train.batch}, counted on fake tensors")
-    table = _table("", "ops", "GFLOP", "GB")
+    table = figures_table("", "ops", "GFLOP", "GB")
     for name, counted in costs.items():
         table.add_row(name, f"{counted.ops:,}", f"{counted.gflop:,.0f}", f"{counted.gbytes:,.1f}")
     table.add_row(
@@ -113,7 +114,7 @@ def _print(config: Config, costs: Mapping[str, Cost], cards: Mapping[str, Mappin
         "\na model, not a measurement: ms that bandwidth and rates of the datasheet allow, without and with launches "
         f"(assumed: {EAGER_LAUNCH_US:g} us eager, {GRAPH_LAUNCH_US:g} us in a graph)"
     )
-    table = _table("card", "engine in", "reference", "launched", "engine", "launched", "speedup")
+    table = figures_table("card", "engine in", "reference", "launched", "engine", "launched", "speedup")
     for row in cards.values():
         table.add_row(
             row["card"],
@@ -127,7 +128,7 @@ def _print(config: Config, costs: Mapping[str, Cost], cards: Mapping[str, Mappin
 
 def _by_operation(counted: Cost) -> Table:
     rows = counted.rows()
-    table = _table("", "ops", "GFLOP", "GB", "% of GB")
+    table = figures_table("", "ops", "GFLOP", "GB", "% of GB")
     for row in rows[:ROWS]:
         table.add_row(
             ("T " if row.triton else "  ") + row.name,
@@ -149,15 +150,6 @@ def _by_operation(counted: Cost) -> Table:
     return table
 
 
-def _table(first: str, *columns: str) -> Table:
-    """A table with one column of words and others of figures."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
 def ablation_command(config: Config, json_file: Path | None = None) -> None:
     """Counts the engine with each of its switches off in turn."""
     from fastgan_engine.bench.ablation import ablate
@@ -168,7 +160,7 @@ def ablation_command(config: Config, json_file: Path | None = None) -> None:
         f"one iteration at {config.model.im_size}, batch {config.train.batch}, counted on fake tensors, "
         "with one opportunity switched off in turn"
     )
-    table = _table("without", "ops", "GFLOP", "GB", "worth: ops", "GFLOP", "GB")
+    table = figures_table("without", "ops", "GFLOP", "GB", "worth: ops", "GFLOP", "GB")
     full = counted["nothing"]
     for name, one in counted.items():
         table.add_row(

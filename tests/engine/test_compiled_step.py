@@ -1,6 +1,10 @@
-"""The rival's step: the reference step's arithmetic, trained through the engine's state. Compiled by Dynamo alone."""
+"""The rival's step: the reference step's arithmetic, trained through the engine's state.
+
+Dynamo traces it where that is what is tested; Inductor, which takes minutes, never runs.
+"""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +29,15 @@ CONFIG = small_config(engine={"step": "compile", "device": "cpu"})
 
 
 @pytest.fixture(autouse=True)
-def _dynamo_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_step, "BACKEND", "eager")
     torch.compiler.reset()
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def draws_and_reals(config: Config) -> tuple[Draws, torch.Tensor]:
@@ -56,6 +66,7 @@ def test_it_updates_as_the_reference_step_does() -> None:
             torch.testing.assert_close(value, wanted[key], rtol=1e-3, atol=1e-4, msg=f"{name}.{key}")
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_scaler_skips_an_update_that_overflows() -> None:
     state = build_state(CONFIG, CPU, torch.float16)
     before = copy.deepcopy(state.networks.discriminator.state_dict())
@@ -67,6 +78,7 @@ def test_a_scaler_skips_an_update_that_overflows() -> None:
     assert state.scalers["d"].get_scale() < 65536.0
 
 
+@pytest.mark.usefixtures("untraced")
 def test_training_goes_on_with_the_engine_and_back(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     draw_demo(photos, count=4, size=SIZE)
