@@ -12,7 +12,7 @@ DEFAULT_OUT = Path("report.html")
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.", show_default=False)],
     out: Annotated[
         Path | None,
         typer.Option(help="File to write.", show_default="report.html, in the run's folder, or of several runs here"),
@@ -21,8 +21,7 @@ def report(
 ) -> None:
     """Make a page of a run: settings, curves, pictures over time, environment. Of several runs: a comparison.
 
-    The page is one file that opens without a network. Training writes that of its own run; this makes it anew, also
-    while the run goes on.
+    The page is one file that opens without a network. Training writes its own; this makes it anew.
     """
     own = len(runs) == 1 and out is None
     out = runs[0] / DEFAULT_OUT if own else out or DEFAULT_OUT
