@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from fastgan_engine.cli import bench, data, doctor, evaluate, exchange, plan, profiles, report, sample, train
+from fastgan_engine.cli import bench, data, doctor, evaluate, exchange, plan, profiles, report, sample, single, train
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(evaluate.evaluate)
 app.command("import")(exchange.import_)
 app.command("export")(exchange.export)
 app.command()(plan.plan)
+app.add_typer(single.app, name="single")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profiles")

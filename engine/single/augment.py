@@ -64,7 +64,7 @@ def _noise(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _invert_or_sepia(image: Pixels, rng: np.random.Generator) -> Pixels:
-    return 1 - image if rng.random() < 0.5 else np.clip(image @ SEPIA.T, 0, 1)
+    return 1 - image if rng.random() < 0.5 else np.clip(image @ SEPIA.T, 0, 1).astype(np.float32)
 
 
 def _channels(image: Pixels, rng: np.random.Generator) -> Pixels:
