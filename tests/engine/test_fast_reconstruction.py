@@ -7,10 +7,20 @@ import torch
 from torch import Tensor
 
 from fastgan_engine.fast.reconstruction import FastReconstruction
+from fastgan_engine.kernels import conv_relu, conv_tap
+from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.networks import Reconstructions
 from fastgan_engine.reconstruction import ReconstructionLoss
 
 SIDE, HALF, BATCH = 64, 32, 2
+
+
+@pytest.fixture(autouse=True)
+def _large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer programs: the time of Triton's interpreter goes by them, not by elements."""
+    for module, of_constants in ((conv_relu, "BIASES_A_TILE"), (conv_tap, "WEIGHTS_A_TILE")):
+        monkeypatch.setattr(module, "TILE", 1 << 13)
+        monkeypatch.setattr(module, of_constants, 1 << 13)
 
 
 def numbers(*shape: int, seed: int) -> Tensor:
@@ -36,9 +46,11 @@ def released(loss: ReconstructionLoss, part: int, nc: int = 3) -> tuple[Tensor, 
     return value.detach(), list(torch.autograd.grad(value, images))
 
 
-def fast(loss: ReconstructionLoss, dtype: torch.dtype, part: int, nc: int = 3) -> tuple[Tensor, list[Tensor]]:
+def fast(
+    loss: ReconstructionLoss, dtype: torch.dtype, part: int, nc: int = 3, impl: Impl = "auto"
+) -> tuple[Tensor, list[Tensor]]:
     images = decoded(nc)
-    value = FastReconstruction(copy.deepcopy(loss), dtype=dtype)(images, reals_of(nc), torch.tensor(part))
+    value = FastReconstruction(copy.deepcopy(loss), dtype=dtype, impl=impl)(images, reals_of(nc), torch.tensor(part))
     assert value.dtype == torch.float32
     return value.detach(), list(torch.autograd.grad(value, images))
 
@@ -55,8 +67,19 @@ def squeeze() -> ReconstructionLoss:
     return ReconstructionLoss("lpips-squeeze", random_weights=True)
 
 
-def test_vgg_in_fp32_is_the_released_loss(vgg_loss: ReconstructionLoss) -> None:
-    assert_equal(fast(vgg_loss, torch.float32, 1), released(vgg_loss, 1))
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_vgg_in_fp32_is_the_released_loss(vgg_loss: ReconstructionLoss, impl: Impl) -> None:
+    assert_equal(fast(vgg_loss, torch.float32, 1, impl=impl), released(vgg_loss, 1))
+
+
+def test_vgg_in_half_precision_on_the_kernels_errs_no_more_than_on_plain_pytorch(vgg_loss: ReconstructionLoss) -> None:
+    exact_value, exact = fast(vgg_loss, torch.float32, 1)
+    errors = []
+    for impl in ("reference", "triton"):
+        value, gradients = fast(vgg_loss, torch.bfloat16, 1, impl=impl)  # type: ignore[arg-type]
+        assert value.item() == pytest.approx(exact_value.item(), rel=0.01)
+        errors.append(max(float((a - b).norm() / b.norm()) for a, b in zip(gradients, exact, strict=True)))
+    assert errors[1] < 1.5 * errors[0]
 
 
 @pytest.mark.parametrize("part", range(4))
