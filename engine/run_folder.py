@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "snapshots"
 
     @property
+    def best(self) -> Path:
+        """The snapshot of the best evaluation."""
+        return self.path / f"best{SNAPSHOT_SUFFIX}"
+
+    @property
     def samples(self) -> Path:
         """Folder of the sample grids."""
         return self.path / "samples"

@@ -1,13 +1,16 @@
-"""The lasting record of a run: one JSON object a tick, and TensorBoard event files beside it."""
+"""The lasting record of a run: one JSON object a tick or evaluation, and TensorBoard event files beside it."""
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.report import TickReport
 from fastgan_engine.run_folder import RunFolder
+
+GROUPS = ("loss", "eval", "diversity")
 
 
 class RunLog:
@@ -27,13 +30,16 @@ class RunLog:
             self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start_step + 1)
 
     def tick(self, report: TickReport) -> None:
-        record = report.record()
-        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        self.record(report.step, report.record())
+
+    def record(self, step: int, values: Mapping[str, object]) -> None:
+        """Writes what was found at a step; numbers also to TensorBoard, in a group for each of GROUPS."""
+        self._file.write(json.dumps({"time": round(time.time(), 3), "step": step, **values}) + "\n")
         self._file.flush()
         if self._writer is not None:
-            for name, value in record.items():
+            for name, value in values.items():
                 if isinstance(value, int | float) and name not in ("step", "steps"):
-                    self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, report.step)
+                    self._writer.add_scalar(_grouped(name), value, step)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -44,6 +50,12 @@ class RunLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _grouped(name: str) -> str:
+    """TensorBoard draws names of one group, before the slash, together."""
+    group, _, rest = name.partition("_")
+    return f"{group}/{rest}" if group in GROUPS else name
 
 
 def _drop_after(path: Path, step: int) -> None:

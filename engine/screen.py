@@ -2,6 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal
 
@@ -27,6 +28,14 @@ class Screen(ABC):
     def event(self, text: str) -> None:
         """One line worth keeping, such as a file that was written."""
 
+    @abstractmethod
+    def status(self, name: str, text: str, *, warning: bool = False) -> None:
+        """What holds until it is told anew, such as the last evaluation; an empty text ends it."""
+
+    def progress(self, name: str, text: str) -> None:
+        """A status that changes too often for anything but a live panel."""
+        return
+
     def __enter__(self) -> "Screen":
         return self
 
@@ -40,6 +49,8 @@ class QuietScreen(Screen):
     def tick(self, report: TickReport) -> None: ...
 
     def event(self, text: str) -> None: ...
+
+    def status(self, name: str, text: str, *, warning: bool = False) -> None: ...
 
 
 class PlainScreen(Screen):
@@ -57,6 +68,10 @@ class PlainScreen(Screen):
     def event(self, text: str) -> None:
         print(text, flush=True)
 
+    def status(self, name: str, text: str, *, warning: bool = False) -> None:
+        if text:
+            print(f"{name}: {text}", flush=True)
+
 
 class LiveScreen(Screen):
     """A panel that is redrawn at every tick; events scroll above it."""
@@ -65,9 +80,25 @@ class LiveScreen(Screen):
         self.title = title
         self.console = console or Console()
         self._live = Live(Text("starting ..."), console=self.console, refresh_per_second=4)
+        self._report: TickReport | None = None
+        self._statuses: dict[str, Text] = {}
 
     def tick(self, report: TickReport) -> None:
-        self._live.update(panel(self.title, report))
+        self._report = report
+        self._draw()
+
+    def status(self, name: str, text: str, *, warning: bool = False) -> None:
+        self._statuses.pop(name, None)
+        if text:
+            self._statuses[name] = Text(text, style="bold red" if warning else "")
+        self._draw()
+
+    def progress(self, name: str, text: str) -> None:
+        self.status(name, text)
+
+    def _draw(self) -> None:
+        if self._report is not None:
+            self._live.update(panel(self.title, self._report, self._statuses))
 
     def event(self, text: str) -> None:
         # As it stands: a path may hold what Rich would take for markup or an emoji, and is there to be copied whole.
@@ -85,8 +116,8 @@ class LiveScreen(Screen):
             self.console.line()  # where it is none, Rich leaves the panel's last line open
 
 
-def panel(title: str, report: TickReport) -> RenderableType:
-    """The live panel of one tick."""
+def panel(title: str, report: TickReport, statuses: Mapping[str, Text] | None = None) -> RenderableType:
+    """The live panel of one tick, with what else holds in rows of their own."""
     done = Table.grid(padding=(0, 1))
     done.add_row(
         f"step [bold]{report.step:,}[/] of {report.steps:,}",
@@ -106,6 +137,8 @@ def panel(title: str, report: TickReport) -> RenderableType:
     facts.add_row("loss", "  ".join(f"{LOSS_NAMES.get(n, n)} [bold]{v:.3f}[/]" for n, v in report.losses.items()))
     if report.scale is not None:
         facts.add_row("fp16", f"loss scale {report.scale:g}, steps skipped: {report.skipped}")
+    for name, text in (statuses or {}).items():
+        facts.add_row(Text(name), text)
     return Panel(
         Group(done, Text(), facts), title=Text(title), subtitle="Ctrl-C saves and stops", expand=False, padding=(1, 2)
     )

@@ -14,6 +14,7 @@ from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
 from fastgan_engine.environment import record_start
 from fastgan_engine.errors import UserError
+from fastgan_engine.evaluation.watch import Watch
 from fastgan_engine.hardware import pick_device, pick_dtype
 from fastgan_engine.html import write_report
 from fastgan_engine.iteration import Iteration
@@ -53,6 +54,7 @@ class Trainer:
         self.clock = Clock(self.device)
         self._last_checkpoint: Path | None = None
         self._build()
+        self.watch = Watch(config, images, self.folder, self.device, self.screen)
         if self.dtype == torch.float16 and self.device.type == "cpu":
             self.screen.event("note: fp16 is very slow on a CPU; --dtype auto takes what is fast")
 
@@ -83,8 +85,9 @@ class Trainer:
             self.screen.event("note: the training images have changed since the checkpoint was written")
 
     def train(self) -> bool:
-        """Runs until ``train.steps``. Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way.
+        """Runs until ``train.steps`` or an early stop.
 
+        Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way.
         Where memory runs out, it goes back to the last checkpoint (or the start) and on with a smaller micro-batch.
 
         Raises:
@@ -107,9 +110,7 @@ class Trainer:
         self._build()
         if self._last_checkpoint is not None:
             self.resume(self._last_checkpoint)
-        self.screen.event(
-            going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device)
-        )
+        self.screen.event(going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device))
 
     def _train(self) -> bool:
         config, state = self.config, self.state
@@ -118,10 +119,11 @@ class Trainer:
         elif config.engine.kernels == "auto":
             self.screen.event(dispatch.summary(self.device, self.dtype))
         self._prepare_folder()
+        self.watch.begin(state.step)
         with Interruption() as interruption, self._source() as source, self._log() as log:
             iterate = self._iteration(source)
             ticker = Ticker(state, self.clock, steps=config.train.steps, batch=config.train.batch)
-            while state.step < config.train.steps and not interruption.requested:
+            while not self._finished and not interruption.requested:
                 ticker.add(iterate())
                 save = self._due(config.log.checkpoint_every)
                 if save or self._due(config.log.tick) or state.step == config.train.steps:
@@ -129,13 +131,18 @@ class Trainer:
                     self.screen.tick(report)
                     log.tick(report)
                 with ticker.paused():
+                    self.watch(state, log, stop=lambda: interruption.requested)
                     if self._due(config.log.sample_every):
                         self._save_pictures()
                         self._write_report()
                     if save:
                         self._save()
             self._finish()
-        return state.step >= config.train.steps
+        return self._finished
+
+    @property
+    def _finished(self) -> bool:
+        return self.state.step >= self.config.train.steps or self.watch.stopped_early
 
     def _prepare_folder(self) -> None:
         self.folder.path.mkdir(parents=True, exist_ok=True)

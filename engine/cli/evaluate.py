@@ -28,7 +28,7 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Training images to compare with.", show_default="those of each run")
     ] = None,
-    metrics: Annotated[str, typer.Option(help="Comma list; swd alone needs no weights.")] = ",".join(defaults.METRICS),
+    metrics: Annotated[str, typer.Option(help="Comma list; swd alone needs no weights.")] = ",".join(defaults.NAMES),
     count: Annotated[int, typer.Option(min=1, help="Samples of each run.")] = defaults.COUNT,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = defaults.SEED,
     weights_dir: Annotated[
@@ -46,15 +46,14 @@ def evaluate(
     """
     if json_file is not None:
         refuse_to_overwrite(json_file, force, "--json")
+    names = _names(metrics)
     with waiting("loading"):
         from fastgan_engine.config import resolve
-        from fastgan_engine.evaluation.metrics import parse_metrics
         from fastgan_engine.evaluation.runs import evaluate as evaluate_runs
         from fastgan_engine.evaluation.runs import notes
         from fastgan_engine.hardware import pick_device
 
         setting = resolve(flags={"engine.device": device}).engine.device  # checks it
-        names = _names(metrics, parse_metrics)
     with data_errors(), _progress() as progress:
         evaluations = evaluate_runs(
             sources,
@@ -74,9 +73,9 @@ def evaluate(
             _write(json_file, evaluations)
 
 
-def _names(metrics: str, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+def _names(metrics: str) -> tuple[str, ...]:
     try:
-        return parse(metrics)
+        return defaults.parse_metrics(metrics)
     except ValueError as error:
         raise UserError(f"--metrics: {error}") from None
 

@@ -65,6 +65,9 @@ def train(
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=Running)
     ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Steps between evaluations (see `evaluate`).", rich_help_panel=Running)
+    ] = None,
     screen: Annotated[str | None, typer.Option(help="auto, live, plain or quiet.", rich_help_panel=Running)] = None,
 ) -> None:
     """Train a FastGAN on your images.
@@ -81,6 +84,7 @@ def train(
         "loss.reconstruction": reconstruction, "loss.weights_dir": _absolute(weights_dir),
         "engine.device": device, "precision.dtype": dtype,
         "log.sample_every": sample_every, "log.checkpoint_every": checkpoint_every, "log.screen": screen,
+        "eval.every": eval_every,
     }  # fmt: skip
     start = _find_start(out, resume)
     resolution = _resolve(start, profile, config, flags, settings or [])
@@ -222,13 +226,13 @@ def _run(start: _Start, resolution: "Resolution[Config]") -> None:
     for note in resolution.notes:
         screen.event(note)
     try:
-        finished = _train(start, config, config.data.path, screen)
+        reached = _train(start, config, config.data.path, screen)
     except DataError as error:
         raise UserError(str(error)) from error
     quoted = f'"{start.folder}"' if " " in str(start.folder) else str(start.folder)
     latest = f"fastgan-engine sample {quoted}"
-    if finished:
-        screen.event(f"done: {config.train.steps:,} steps. More images: {latest}")
+    if reached is not None:
+        screen.event(f"done: {reached:,} steps. More images: {latest}")
         return
     screen.event(
         f"interrupted; the state is saved. Go on:  fastgan-engine train --resume auto --out {quoted}\n"
@@ -237,7 +241,8 @@ def _run(start: _Start, resolution: "Resolution[Config]") -> None:
     raise typer.Exit(130)
 
 
-def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> bool:
+def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> int | None:
+    """The step at which training ended; None where it was interrupted."""
     from fastgan_engine.memory.guard import check_fits
     from fastgan_engine.pipelines import prepare
     from fastgan_engine.trainer import Trainer
@@ -264,4 +269,4 @@ def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> b
         f"reconstruction {trainer.loss.kind} -> {start.folder}"
     )
     with screen:
-        return trainer.train()
+        return trainer.state.step if trainer.train() else None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from fastgan_engine.evaluation import defaults as evaluation
 from fastgan_engine.pipelines import defaults
 
 AUGMENT_POLICIES = ("color", "translation", "cutout")
@@ -234,6 +235,34 @@ class Log(Section):
     )
 
 
+class Eval(Section):
+    """Evaluations of the averaged generator during training, and the alarm for samples that look alike."""
+
+    every: int = Field(default=0, ge=0, description="steps between evaluations; 0: never")
+    metrics: str = Field(
+        default=evaluation.AUTO,
+        description=f"comma list of {', '.join(evaluation.NAMES)}; the first decides which step is best; "
+        "auto: fid where torch-fidelity and its weights are there, else swd, which needs none",
+    )
+    count: int = Field(default=evaluation.COUNT, ge=2, description="samples of an evaluation; the paper took 5,000")
+    patience: int = Field(
+        default=0, ge=0, description="the run stops after so many evaluations without improvement; 0: never"
+    )
+    keep_best: bool = Field(default=True, description="keep the generator of the best evaluation as best.safetensors")
+    alarm: float = Field(
+        default=evaluation.ALARM,
+        ge=0,
+        le=1,
+        description="warn where samples differ from each other by less than this share of what the training images "
+        "do, measured with each sample grid and evaluation; 0: never",
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: str) -> str:
+        return value if value == evaluation.AUTO else ",".join(evaluation.parse_metrics(value))
+
+
 class Root(Section):
     """A whole configuration, of sections. Immutable; build it with `resolve` or `resolve_as`."""
 
@@ -265,6 +294,7 @@ class Config(Root):
     precision: Precision = Field(default_factory=Precision)
     engine: Engine = Field(default_factory=Engine)
     log: Log = Field(default_factory=Log)
+    eval: Eval = Field(default_factory=Eval)
 
     @model_validator(mode="after")
     def _apex_needs_cuda(self) -> "Config":
@@ -290,6 +320,8 @@ class Config(Root):
             found.append(f'loss.reconstruction = "{self.loss.reconstruction}" has no effect: model.decode is off')
         if self.precision.dtype == "fp16" and self.engine.device == "cpu":
             found.append('precision.dtype = "fp16" is slow on a CPU; "auto" takes the fastest that runs')
+        if self.eval.patience and not self.eval.every:
+            found.append("eval.patience has no effect: eval.every is 0, so that nothing is evaluated")
         return found
 
 

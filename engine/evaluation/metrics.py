@@ -69,20 +69,6 @@ MEASURES = (
 )
 
 
-def parse_metrics(text: str) -> tuple[str, ...]:
-    """A comma list of names, in its order.
-
-    Raises:
-        ValueError: none, an unknown one, or one named twice.
-    """
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [name for name in names if name not in METRICS]
-    if unknown or len(set(names)) < len(names) or not names:
-        problem = f"unknown metric {unknown[0]!r}" if unknown else "one is named twice" if names else "none is named"
-        raise ValueError(f"{problem}; expected a comma list of {', '.join(METRICS)}")
-    return names
-
-
 def measures_of(metrics: Sequence[str]) -> list[Measure]:
     """Those that compute any of the metrics."""
     return [measure for measure in MEASURES if not set(measure.names).isdisjoint(metrics)]

@@ -10,7 +10,7 @@ import torch
 from fastgan_engine.api import Run, load_run
 from fastgan_engine.config import Config, resolve
 from fastgan_engine.errors import UserError
-from fastgan_engine.evaluation.defaults import COUNT, METRICS, SEED
+from fastgan_engine.evaluation.defaults import COUNT, NAMES, SEED
 from fastgan_engine.evaluation.evaluator import Evaluator, Progress, silent
 from fastgan_engine.evaluation.metrics import FEATURES, check_samples
 from fastgan_engine.pipelines import PreparedSet, prepare
@@ -49,7 +49,7 @@ def evaluate(
     sources: Sequence[Path | str],
     *,
     data: Path | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = NAMES,
     count: int = COUNT,
     seed: int = SEED,
     weights_dir: Path | None = None,

@@ -274,7 +274,7 @@ def test_images_are_asked_for() -> None:
 
 @pytest.mark.parametrize("folder", ["trial", "my trial"])
 def test_interrupted_run_exits_130_and_says_how_to_go_on(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_train", lambda *arguments: False)
+    monkeypatch.setattr(command, "_train", lambda *arguments: None)
     result = CliRunner().invoke(app, ["train", "--data", "images", "--out", folder, "--screen", "plain"])
     assert result.exit_code == 130
     shown = f'"{folder}"' if " " in folder else folder
@@ -283,7 +283,7 @@ def test_interrupted_run_exits_130_and_says_how_to_go_on(folder: str, monkeypatc
 
 
 def test_finished_run_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_train", lambda *arguments: True)
+    monkeypatch.setattr(command, "_train", lambda *arguments: 1234)
     arguments = ["train", "--data", "images", "--out", "trial", "--steps", "1234", "--screen", "plain"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0

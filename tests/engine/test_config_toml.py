@@ -18,6 +18,7 @@ def config_file(tmp_path: Path) -> Path:
 
 PATHS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(Path)
 FRACTIONS = st.floats(0, 1, exclude_max=True)
+METRICS = st.lists(st.sampled_from(["fid", "recall", "swd"]), unique=True, min_size=1).map(",".join)
 
 
 @st.composite
@@ -65,6 +66,8 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "engine.kernels": draw(st.sampled_from(["auto", "triton", "reference"])),
         "engine.optimizer": "adam",
         "engine.transposed_from": draw(st.none() | st.integers(1, 2**40)),
+        "engine.recompute": draw(st.booleans()),
+        "engine.budget_gib": draw(st.none() | st.floats(0, 1e6, exclude_min=True)),
         "engine.threads": draw(st.none() | st.integers(1, 256)),
         "log.tick": draw(st.integers(1, 10_000)),
         "log.sample_every": draw(st.integers(0, 10_000)),
@@ -72,7 +75,14 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "log.checkpoint_every": draw(st.integers(0, 10_000)),
         "log.keep": draw(st.integers(1, 100)),
         "log.tensorboard": draw(st.booleans()),
+        "log.report": draw(st.booleans()),
         "log.screen": draw(st.sampled_from(["auto", "live", "plain", "quiet"])),
+        "eval.every": draw(st.integers(0, 10_000)),
+        "eval.metrics": draw(st.just("auto") | METRICS),
+        "eval.count": draw(st.integers(2, 100_000)),
+        "eval.patience": draw(st.integers(0, 100)),
+        "eval.keep_best": draw(st.booleans()),
+        "eval.alarm": draw(st.floats(0, 1)),
     }
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from fastgan_engine.errors import UserError
 from fastgan_engine.evaluation import evaluator as module
 from fastgan_engine.evaluation.cache import cached_features
+from fastgan_engine.evaluation.defaults import NAMES, parse_metrics
 from fastgan_engine.evaluation.evaluator import Evaluator
 from fastgan_engine.evaluation.extractors import Extractor, build_extractor
-from fastgan_engine.evaluation.metrics import parse_metrics
+from fastgan_engine.evaluation.metrics import MEASURES, METRICS
 from fastgan_engine.evaluation.weights import INCEPTION, LPIPS, fetch_weights, find_weights
 from fastgan_engine.images import save_image
 from fastgan_engine.networks import Generator
@@ -27,7 +28,7 @@ from fastgan_engine.sampling import sample
 from tests.engine.evaluation.inception import write_random_inception
 
 CPU = torch.device("cpu")
-SAMPLES = REALS = 5  # equal, so that every subset that KID draws is the whole set
+SAMPLES = REALS = 6  # equal, so that every subset that KID draws is the whole set
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,7 @@ class TestEvaluator:
         seen: list[tuple[str, int, int]] = []
         evaluator = Evaluator(images, ["swd"], CPU, progress=lambda *told: seen.append(told))
         evaluator(generator, count=5, seed=0, chunk=2, progress=lambda *told: seen.append(told))
-        assert seen == [("training images", 5, 5), ("samples", 2, 5), ("samples", 4, 5), ("samples", 5, 5)]
+        assert seen == [("training images", 6, 6), ("samples", 2, 5), ("samples", 4, 5), ("samples", 5, 5)]
 
     def test_distance_of_the_reals_to_themselves_is_zero(
         self, images: PreparedSet, generator: Generator, monkeypatch: pytest.MonkeyPatch
@@ -310,6 +311,11 @@ def test_bad_metrics(text: str, problem: str) -> None:
 
 def test_metrics_keep_their_order() -> None:
     assert parse_metrics(" swd, fid") == ("swd", "fid")
+
+
+def test_every_name_is_shown_and_computed() -> None:
+    assert tuple(METRICS) == NAMES
+    assert tuple(name for measure in MEASURES for name in measure.names) == NAMES
 
 
 def test_grey_images_are_compared_too(tmp_path: Path) -> None:
