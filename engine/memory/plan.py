@@ -84,6 +84,10 @@ class Plan:
         """The event at which most is needed."""
         return max(range(len(self.moments)), key=lambda index: self.moments[index].needed)
 
+    def peak_live(self) -> int:
+        """Bytes that are needed at most at one moment, before any rounding to segments (context not included)."""
+        return self.moments[self.peak_index].needed
+
     @property
     def reserved(self) -> int:
         """Bytes that PyTorch reserves at most: what ``torch.cuda.max_memory_reserved`` is compared with."""

@@ -25,7 +25,7 @@ from fastgan_engine.memory.phases import CHECKPOINTING, DATA, SAMPLING, telling_
 from fastgan_engine.memory.plan import GRADIENTS, IMAGES, OPTIMIZER, WEIGHTS, Plan
 from fastgan_engine.memory.source import PlannedSource
 from fastgan_engine.memory.tracker import Tracker
-from fastgan_engine.pictures import SHOWN_REALS, images_at_once, reconstructions
+from fastgan_engine.pictures import SHOWN_REALS, images_at_once, keeping_no_weights, reconstructions
 from fastgan_engine.profiles import Card
 from fastgan_engine.sampling import sample
 from fastgan_engine.state import TrainingState
@@ -129,7 +129,8 @@ def _rehearse_pauses(tracker: Tracker, config: Config, state: TrainingState, ima
     """What happens between iterations: samples, reconstructions, a checkpoint."""
     size, chunk = config.model.im_size, images_at_once(config.model.im_size)
     tracker.phase = SAMPLING
-    next(sample(state.networks.ema, config.log.sample_count, chunk=chunk))
+    with keeping_no_weights(state.networks.ema):
+        next(sample(state.networks.ema, config.log.sample_count, chunk=chunk))
     if state.networks.discriminator.decode:
         shown = min(SHOWN_REALS, images, 2 * chunk)  # the later chunks are as the second
         reconstructions(state, np.zeros((shown, size, size, config.model.nc), dtype=np.uint8))

@@ -24,6 +24,7 @@ im_size = 64
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "_forecast", lambda config, profile: [f"planned for {profile}"])  # takes seconds
 
 
 def make_run(folder: Path, *steps: int, config: str | None = CONFIG) -> Path:
@@ -113,6 +114,10 @@ def test_dry_run_shows_where_each_value_came_from_and_writes_nothing(tmp_path: P
     assert "keep = 5  # from --set" in lines
     assert "nz = 256" in lines  # a default
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_dry_run_tells_the_forecast_as_comments() -> None:
+    assert dry_run("--profile", "rtx2070").startswith("# planned for rtx2070\n")
 
 
 def test_dry_run_tells_notes_as_comments(tmp_path: Path) -> None:
