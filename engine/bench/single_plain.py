@@ -7,10 +7,11 @@ Source: Hinz et al., WACV 2021, and the released code.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastgan_engine.config.single import Single
 from fastgan_engine.single.inputs import Draws
@@ -24,7 +25,7 @@ def upsample(x: Tensor, size: Size) -> Tensor:
     return F.interpolate(x, size=size, mode="bicubic", align_corners=True)
 
 
-def convolve(block: nn.Module, x: Tensor) -> Tensor:
+def convolve(block: Any, x: Tensor) -> Tensor:
     """A stage's unpadded convolutions."""
     for index, conv in enumerate(block.convs):
         x = conv(x)

@@ -67,7 +67,7 @@ def sample(model: SingleModel, count: int, *, size: Size | None = None, seed: in
 
 def changed_copy(model: SingleModel, rng: np.random.Generator) -> Tensor:
     """What a run for ``harmonize`` or ``edit`` is trained to undo: [1, 3, H, W] at the coarsest stage."""
-    coarsest = np.asarray(at_size(model.image, model.sizes[0]), dtype=np.float32) / 255
+    coarsest = np.asarray(at_size(model.image, model.sizes[0]), dtype=np.float32) / np.float32(255)
     changed = CHANGES[model.single.mode](coarsest, rng)
     return torch.from_numpy(changed * 2 - 1).permute(2, 0, 1)[None].to(model.device)
 

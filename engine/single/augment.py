@@ -80,7 +80,7 @@ def _hue_saturation_value(image: Pixels, rng: np.random.Generator) -> Pixels:
     hsv = np.asarray(pixels).astype(np.int16) + np.round(rng.uniform(-1, 1, 3) * (28, 30, 20)).astype(np.int16)
     hsv[:, :, 0] %= 256  # hue goes round
     shifted = Image.frombytes("HSV", pixels.size, np.clip(hsv, 0, 255).astype(np.uint8).tobytes())
-    return np.asarray(shifted.convert("RGB")).astype(np.float32) / 255
+    return np.asarray(shifted.convert("RGB"), dtype=np.float32) / np.float32(255)
 
 
 RECOLOURINGS: tuple[Callable[[Pixels, np.random.Generator], Pixels], ...] = (

@@ -45,7 +45,7 @@ class Inputs:
     ) -> None:
         self.single, self.generator = single, generator
         self._change = None if composite else CHANGES.get(single.mode)
-        self._pixels = (coarsest[0].permute(1, 2, 0).cpu().numpy() + 1) / 2
+        self._pixels: Pixels = ((coarsest[0].float() + 1) / 2).permute(1, 2, 0).cpu().numpy()
         self._image = coarsest.clone() if single.mode in CHANGES else None
 
     def fetch(self, step: int) -> None:

@@ -123,7 +123,8 @@ class Discriminator(nn.Module):
     def __init__(self, *, filters: int, channels: int = 3) -> None:
         super().__init__()
         widths = [channels] + [filters] * (CONVS + 1) + [1]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths))
+        self.convs: Sequence[nn.Conv2d]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths))  # type: ignore[assignment]
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:

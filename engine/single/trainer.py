@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.errors import UserError
 from fastgan_engine.hardware import pick_device, pick_dtype
 from fastgan_engine.images import save_grid
+from fastgan_engine.report import TickReport
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.run_log import RunLog
 from fastgan_engine.screen import QuietScreen, Screen
@@ -133,7 +135,7 @@ class SingleTrainer:
         ends = state.iteration == self.single.iterations
         save = ends or self._due(settings.checkpoint_every)
         if save or self._due(settings.tick):
-            report = ticker.read()  # raises where a loss is not finite: before the state is saved
+            report = self._estimated(ticker.read())  # raises where a loss is not finite: before the state is saved
             self.screen.tick(report)
             log.tick(report)
         with ticker.paused():
@@ -141,6 +143,13 @@ class SingleTrainer:
                 self._save_pictures()
             if save:
                 self._save()
+
+    def _estimated(self, report: TickReport) -> TickReport:
+        """The report with a time left that knows of the later stages: an iteration's cost goes with their pixels."""
+        pixels = [height * width for height, width in self.sizes]
+        state, iterations = self.state, self.single.iterations
+        left = (iterations - state.iteration) * pixels[state.stage] + iterations * sum(pixels[state.stage + 1 :])
+        return replace(report, seconds_left=report.ms_step / 1e3 * left / pixels[state.stage])
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.state.step % interval == 0
