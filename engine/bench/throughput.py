@@ -75,14 +75,15 @@ def _batch(config: Config, generator: torch.Generator) -> Tensor:
 
 def _time(contender: Contender, reals: Tensor, device: torch.device) -> float:
     """Milliseconds of one iteration, the device finished."""
-    _wait(device)
+    wait_for(device)
     begin = time.perf_counter()
     contender.run(reals)
-    _wait(device)
+    wait_for(device)
     return (time.perf_counter() - begin) * 1e3
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
