@@ -9,6 +9,7 @@ import sys
 import typer
 
 from fastgan_engine.cli import bench, data, doctor, evaluate, exchange, plan, profiles, report, sample, single, train
+from fastgan_engine.cli.latent import interpolate, invert, mix, neighbors
 from fastgan_engine.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +22,10 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(interpolate.interpolate)
+app.command()(mix.mix)
+app.command()(neighbors.neighbors)
+app.command()(invert.invert)
 app.command()(evaluate.evaluate)
 app.command("import")(exchange.import_)
 app.command("export")(exchange.export)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastgan_engine.api import Run
+from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
 from fastgan_engine.kernels.batch import to_float
 from fastgan_engine.pipelines import prepare
 from fastgan_engine.pipelines.decode import decode
-from fastgan_engine.pipelines.defaults import BACKGROUND, FIT
 from fastgan_engine.pipelines.errors import DataError
 from fastgan_engine.pipelines.fit import fit_image, parse_colour
 
@@ -69,23 +69,22 @@ def open_images(
         DataError: nothing there that can be used.
     """
     size, channels = run.generator.im_size, run.generator.nc
-    data = run.config.data if run.config else None
-    fit, background = (data.fit, data.background) if data else (FIT, BACKGROUND)
+    data = (run.config or Config()).data
     if source.is_file() and source.suffix.lower() != ".zip":
         try:
             decoded = decode(source.read_bytes(), target=size)
         except (DataError, OSError) as error:
             raise DataError(f"{source}: {error}") from error
-        colour = parse_colour(background)
-        image = fit_image(decoded, im_size=size, channels=channels, fit=fit, background=colour)
+        colour = parse_colour(data.background)
+        image = fit_image(decoded, im_size=size, channels=channels, fit=data.fit, background=colour)
         return OneImage(source, np.asarray(image).reshape(size, size, channels))
     return prepare(
         source,
-        data.cache_dir if data else None,
+        data.cache_dir,
         im_size=size,
         channels=channels,
-        fit=fit,
-        background=background,
+        fit=data.fit,
+        background=data.background,
         warn=warn,
         progress=progress,
     )

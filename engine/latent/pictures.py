@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastgan_engine.images import GRID_BACKGROUND, grid
 from fastgan_engine.latent.images import Images, pixels_of
+from fastgan_engine.latent.inversion import Attempts
 from fastgan_engine.latent.neighbors import Neighbors
 from fastgan_engine.latent.video import as_rgb
 
@@ -43,3 +44,12 @@ def neighbors_picture(samples: Tensor, images: Images, found: Neighbors) -> Tens
             cells.append(pixels.flip(1) if neighbor.mirrored else pixels)
             captions.append(f"{neighbor.distance:.3f}" + (" mirrored" if neighbor.mirrored else ""))
     return captioned(cells, captions, columns=len(found.nearest[0]) + 1)
+
+
+def inversion_picture(images: Images, found: Attempts, rows: int) -> Tensor:
+    """A row for each of the first images: the target, where the search began, and what it found; with distances."""
+    cells, captions = [], []
+    for index in range(min(rows, len(images.names))):
+        cells += [*pixels_of(images, [index]), found.start[index], found.result[index]]
+        captions += ["target", f"start {found.before[index]:.3f}", f"found {found.after[index]:.3f}"]
+    return captioned(cells, captions, columns=3)

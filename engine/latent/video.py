@@ -58,8 +58,10 @@ def _mp4(path: Path, fps: float) -> Iterator[Write]:
         path, format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p", quality=QUALITY,
         macro_block_size=EVEN, ffmpeg_log_level="error", output_params=[*BT709, *STREAMABLE],
     )  # fmt: skip
-    with writer:
+    try:
         yield lambda frame: writer.append_data(as_rgb(frame).numpy())
+    finally:
+        writer.close()  # its own context leaves the encoder running where something was raised
 
 
 @contextmanager

@@ -60,10 +60,14 @@ def expect_png(out: Path) -> None:
 
 
 def open_metric(name: MetricChoice, run: "Run", weights_dir: Path | None, *, size: int) -> "metrics.Metric":
-    """The metric of a name on the device of the run; LPIPS weights are found as in training."""
+    """The metric of a name, on the run's device and for its images, seen at ``size`` pixels a side or their own.
+
+    LPIPS weights are found as in training.
+    """
     from fastgan_engine.latent.metrics import build_metric
     from fastgan_engine.sampling import device_of
 
     folder = weights_dir or (run.config.loss.weights_dir if run.config else None)
+    size = min(size, run.generator.im_size)
     with waiting("loading"):
         return build_metric(name.value, size=size, device=device_of(run.generator), weights_dir=folder)
