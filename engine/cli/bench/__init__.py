@@ -5,11 +5,12 @@ A module a command, or a few alike; the library is ``fastgan_engine.bench``.
 
 import typer
 
-from fastgan_engine.cli.bench import counted, data, kernels, throughput
+from fastgan_engine.cli.bench import counted, data, kernels, throughput, vram
 
 app = typer.Typer(help="Measure the engine against the released recipe.", no_args_is_help=True)
 app.command()(throughput.throughput)
 app.command()(data.data)
+app.command()(vram.vram)
 app.command()(kernels.kernels)
 app.command()(counted.cost)
 app.command()(counted.ablation)
