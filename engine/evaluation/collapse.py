@@ -38,7 +38,7 @@ class CollapseAlarm:
 
     def __init__(self, images: PreparedSet, *, threshold: float, ema_decay: float) -> None:
         self.images, self.threshold = images, threshold
-        self.settled_at = SETTLED / (1 - ema_decay)
+        self.settled_at = round(SETTLED / (1 - ema_decay))
 
     def measure(self, generator: Generator, *, seed: int) -> Diversity:
         """Of 32 samples of a seed; the global random state is left alone."""
