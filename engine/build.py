@@ -85,7 +85,6 @@ def build_step(
     if config.engine.step == "compile":
         return CompiledStep(state, loss, dtype=dtype, ema_decay=config.train.ema_decay, clock=clock)
     settings = StepSettings(
-        policy=config.loss.augment,
         ema_decay=config.train.ema_decay,
         dtype=dtype,
         accumulation=config.train.accumulation,

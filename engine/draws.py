@@ -38,35 +38,35 @@ class Draws(NamedTuple):
     part: Tensor
 
 
-def draw_latents(batch: int, nz: int, generator: torch.Generator) -> Tensor:
-    """z ~ N(0, 1) of shape [B, nz]."""
-    return torch.randn(batch, nz, generator=generator, device=generator.device)
-
-
-def draw_noise(batch: int, im_size: int, generator: torch.Generator) -> dict[int, tuple[Tensor, Tensor]]:
-    """The maps that G's noise injections take, N(0, 1)."""
-
-    def one(size: int) -> Tensor:
-        return torch.randn(batch, 1, size, size, generator=generator, device=generator.device)
-
-    return {size: (one(size), one(size)) for size in COMP_SIZES if size <= im_size}
-
-
 def draw(batch: int, *, im_size: int, nz: int, policy: str, generator: torch.Generator) -> Draws:
-    """All draws of one iteration, on the generator's device."""
+    """All draws of one iteration, on the generator's device: parts of a few tensors, each drawn at once."""
     device = generator.device
-
-    def augment(size: int) -> DiffAugParams:
-        return draw_diffaug(batch, size, size, policy, generator=generator, device=device)
-
-    logits = torch.empty(LOGITS_PER_IMAGE * batch, device=device)
+    z, noise = _draw_normal(batch, im_size, nz, generator)
+    margins = draw_margins(torch.empty(2, LOGITS_PER_IMAGE * batch, device=device), generator)
+    large = draw_diffaug(2 * batch, im_size, im_size, policy, generator=generator, device=device)
+    side = small_size(im_size)
     return Draws(
-        z=draw_latents(batch, nz, generator),
-        noise=draw_noise(batch, im_size, generator),
-        margins_real=draw_margins(logits, generator),
-        margins_fake=draw_margins(logits, generator),
-        augment_real=augment(im_size),
-        augment_big=augment(im_size),
-        augment_small=augment(small_size(im_size)),
+        z=z,
+        noise=noise,
+        margins_real=margins[0],
+        margins_fake=margins[1],
+        augment_real=large.of(slice(batch)),
+        augment_big=large.of(slice(batch, None)),
+        augment_small=draw_diffaug(batch, side, side, policy, generator=generator, device=device),
         part=torch.randint(0, 4, (), generator=generator, device=device),
     )
+
+
+def _draw_normal(
+    batch: int, im_size: int, nz: int, generator: torch.Generator
+) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]:
+    """Latents [B, nz], and for each noise injection of G its two maps."""
+    sizes = [size for size in COMP_SIZES if size <= im_size]
+    counts = [batch * size * size for size in sizes for _ in range(2)]
+    drawn = torch.randn(sum(counts) + batch * nz, generator=generator, device=generator.device)
+    *maps, z = drawn.split([*counts, batch * nz])
+    noise = {
+        size: (first.view(batch, 1, size, size), second.view(batch, 1, size, size))
+        for size, first, second in zip(sizes, maps[::2], maps[1::2], strict=True)
+    }
+    return z.view(batch, nz), noise

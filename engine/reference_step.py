@@ -57,7 +57,7 @@ class ReferenceStep:
         self.opt_d.zero_grad()
         d_real, rec = self._backward_real(reals, draws)
         with self.autocast:
-            d_fake = hinge_fake(discriminator([fake.detach() for fake in fakes]), draws.margins_fake, impl="reference")
+            d_fake = hinge_fake(discriminator([fake.detach() for fake in fakes]), draws.margins_fake)
         self._backward("d", d_fake)
         self._update("d", self.opt_d)
 
@@ -79,7 +79,7 @@ class ReferenceStep:
                 rec = self.reconstruction.released(reconstructions, reals, part)
             else:
                 logits, rec = discriminator(images), reals.new_zeros(())
-            d_real = hinge_real(logits, draws.margins_real, impl="reference")
+            d_real = hinge_real(logits, draws.margins_real)
         self._backward("d", d_real + rec)
         return d_real, rec
 

@@ -27,20 +27,22 @@ from fastgan_engine.fast.layers import Run
 from fastgan_engine.fast.reconstruction import FastReconstruction
 from fastgan_engine.fast.weights import SpectralWeights
 from fastgan_engine.kernels.adam_ema import AdamEma
-from fastgan_engine.kernels.diffaug import DiffAugParams, diffaug
+from fastgan_engine.kernels.diffaug import diffaug
 from fastgan_engine.kernels.dispatch import Impl
-from fastgan_engine.kernels.hinge import hinge_fake, hinge_real
+from fastgan_engine.kernels.hinge import hinge
 from fastgan_engine.networks.discriminator import device_quadrant
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.state import TrainingState, update_ema
+
+# Of an image D has logits at two scales: of the big image, then of the small one.
+LOGIT_SCALES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
     """What an iteration does beside the networks: see the fields of the configuration with the same names."""
 
-    policy: str
     ema_decay: float
     dtype: torch.dtype
     accumulation: int = 1
@@ -86,51 +88,48 @@ class EngineStep:
         self._lap("d")
 
         run_d = Run(self.weights_d.ready(grad=False), frozen=True, impl=settings.impl)
-        g = reals.new_zeros(())
+        g: list[Tensor] = []
         for index, part in enumerate(parts):
             if repeat:
                 fakes[index] = self._fakes(Run(weights, update_statistics=False, impl=settings.impl), part)
             logits, _ = discriminate(run_d, networks.discriminator, *fakes[index])
-            loss = -logits.float().mean() / len(parts)
+            loss = _share_of(-logits.mean(dtype=torch.float32), len(parts))
             self._scale("g", loss).backward()
-            g += loss.detach()
+            g.append(loss.detach())
         self.weights_g.collect()
         self._update("g", self.state.opt_g)
         averaged = isinstance(self.state.opt_g, AdamEma)  # which moves the weights' average itself
         update_ema(networks.ema, networks.generator, settings.ema_decay, weights=not averaged)
         self._lap("g")
-        return StepLosses(*d_losses, g)
+        return StepLosses(*d_losses, _total(g))
 
     def _d_step(self, parts: list[_Part], fakes: list[list[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """Losses on reals, on fakes and of the reconstruction, summed over the micro-batches; updates D."""
         run = Run(self.weights_d.ready(grad=True), groups=2, impl=self.settings.impl)
-        totals = torch.zeros(3, device=parts[0].reals.device)
+        hinges: list[Tensor] = []
+        reconstructions: list[Tensor] = []
         for part, (big, small) in zip(parts, fakes, strict=True):
-            losses = self._d_losses(run, part, big.detach(), small.detach(), len(parts))
-            self._scale("d", sum(losses[1:], start=losses[0])).backward()
-            totals += torch.stack([loss.detach() for loss in losses])
+            losses, reconstruction = self._d_losses(run, part, big.detach(), small.detach(), len(parts))
+            self._scale("d", losses.sum() + reconstruction).backward()
+            hinges.append(losses.detach())
+            reconstructions.append(reconstruction.detach())
         self.weights_d.collect()
         self._update("d", self.state.opt_d)
-        real, fake, reconstruction = totals.unbind()
-        return real, fake, reconstruction
+        real, fake = _total(hinges).unbind()
+        return real, fake, _total(reconstructions)
 
-    def _d_losses(self, run: Run, part: _Part, big: Tensor, small: Tensor, parts: int) -> list[Tensor]:
+    def _d_losses(self, run: Run, part: _Part, big: Tensor, small: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        """The hinge losses on reals and on fakes [2], and the reconstruction's."""
         network, draws = self.state.networks.discriminator, part.draws
         reals = diffaug(part.reals, draws.augment_real, impl=self.settings.impl)
-        count = reals.shape[0]
         small_reals = resize(reals, network.small_size)
-        logits, maps = discriminate(
-            run, network, torch.cat([reals.to(big.dtype), big]), torch.cat([small_reals.to(small.dtype), small])
-        )
-        real, fake = logits.float().split(count)
-        losses = [
-            hinge_real(real, _image_major(draws.margins_real, count), impl=self.settings.impl) / parts,
-            hinge_fake(fake, _image_major(draws.margins_fake, count), impl=self.settings.impl) / parts,
-            logits.new_zeros((), dtype=torch.float32),
-        ]
+        logits, maps = discriminate(run, network, _together(reals, big), _together(small_reals, small))
+        margins = draws.margins_real, draws.margins_fake
+        hinges = hinge(logits, *margins, scales=LOGIT_SCALES, impl=self.settings.impl)
         if network.decode and self.reconstruction.loss.kind != "none":
-            losses[2] = self.reconstruction(self._decode(run, maps, count, draws.part), reals, draws.part)
-        return losses
+            images = self._decode(run, maps, reals.shape[0], draws.part)
+            return _share_of(hinges, parts), self.reconstruction(images, reals, draws.part)
+        return _share_of(hinges, parts), reals.new_zeros(())
 
     def _decode(self, run: Run, maps: tuple[Tensor, ...], count: int, part: Tensor) -> list[Tensor]:
         """The decoders' images of the reals, which are the first ``count`` of the batch."""
@@ -163,9 +162,20 @@ class EngineStep:
             self.clock.lap(name)
 
 
-def _image_major(margins: Tensor, count: int) -> Tensor:
-    """Margins in the released order (25 of every big image, then 25 of every small one) as [B, 50], image by image."""
-    return margins.view(2, count, -1).transpose(0, 1).reshape(count, -1)
+def _together(reals: Tensor, fakes: Tensor) -> Tensor:
+    """Reals and fakes as one batch in the dtype of the fakes, channels-last."""
+    shape = (2 * fakes.shape[0], *fakes.shape[1:])
+    batch = torch.empty(shape, dtype=fakes.dtype, device=fakes.device, memory_format=torch.channels_last)
+    return torch.cat([reals, fakes], out=batch)
+
+
+def _share_of(loss: Tensor, parts: int) -> Tensor:
+    """What a micro-batch adds to a mean over the batch."""
+    return loss if parts == 1 else loss / parts
+
+
+def _total(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum(0)
 
 
 def _split(reals: Tensor, draws: Draws, parts: int) -> Iterator[_Part]:
@@ -183,16 +193,13 @@ def _share(draws: Draws, rows: slice, batch: int) -> Draws:
     def margins(all_of: Tensor) -> Tensor:
         return all_of.view(2, batch, -1)[:, rows].reshape(-1)
 
-    def augment(params: DiffAugParams) -> DiffAugParams:
-        return DiffAugParams(*(None if value is None else value[rows] for value in params))
-
     return Draws(
         z=draws.z[rows],
         noise={size: (first[rows], second[rows]) for size, (first, second) in draws.noise.items()},
         margins_real=margins(draws.margins_real),
         margins_fake=margins(draws.margins_fake),
-        augment_real=augment(draws.augment_real),
-        augment_big=augment(draws.augment_big),
-        augment_small=augment(draws.augment_small),
+        augment_real=draws.augment_real.of(rows),
+        augment_big=draws.augment_big.of(rows),
+        augment_small=draws.augment_small.of(rows),
         part=draws.part,
     )

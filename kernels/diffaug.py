@@ -49,6 +49,10 @@ class DiffAugParams(NamedTuple):
     cutout_y: Tensor | None = None
     cutout_x: Tensor | None = None
 
+    def of(self, images: slice) -> "DiffAugParams":
+        """The draw of a part of the batch."""
+        return DiffAugParams(*(None if value is None else value[images] for value in self))
+
 
 def parse_policy(policy: str) -> frozenset[str]:
     """The steps that a policy string names, such as "color,translation"; empty: none.
@@ -87,18 +91,24 @@ def draw_diffaug(
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(batch, device=device).uniform_(low, high, generator=generator)
 
-    def integer(low: int, high: int) -> Tensor:
-        return torch.randint(low, high + 1, (batch,), device=device, generator=generator)
+    def integers(y: tuple[int, int], x: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Two draws from low to high; of the same bounds, as of a square image, at once."""
+        if y != x:
+            return integers(y, y)[0], integers(x, x)[0]
+        first, second = torch.randint(y[0], y[1] + 1, (2, batch), device=device, generator=generator)
+        return first, second
 
     params = DiffAugParams()
     if "color" in steps:
         params = params._replace(brightness=uniform(-0.5, 0.5), saturation=uniform(0, 2), contrast=uniform(0.5, 1.5))
     if "translation" in steps:
         rows, columns = _part(height, TRANSLATION_RATIO), _part(width, TRANSLATION_RATIO)
-        params = params._replace(shift_y=integer(-rows, rows), shift_x=integer(-columns, columns))
+        shift_y, shift_x = integers((-rows, rows), (-columns, columns))
+        params = params._replace(shift_y=shift_y, shift_x=shift_x)
     if "cutout" in steps:
         rows, columns = _part(height, CUTOUT_RATIO), _part(width, CUTOUT_RATIO)
-        params = params._replace(cutout_y=integer(0, height - rows % 2), cutout_x=integer(0, width - columns % 2))
+        cutout_y, cutout_x = integers((0, height - rows % 2), (0, width - columns % 2))
+        params = params._replace(cutout_y=cutout_y, cutout_x=cutout_x)
     return params
 
 

@@ -5,7 +5,7 @@ import torch
 
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.diffaug import diffaug, draw_diffaug
-from fastgan_engine.kernels.hinge import draw_margins, hinge_fake
+from fastgan_engine.kernels.hinge import draw_margins, hinge
 from fastgan_engine.kernels.spectral import SpectralBatch, SpectralLayer
 
 pytestmark = pytest.mark.gpu
@@ -24,7 +24,7 @@ class Step:
         weight = normal(8, 4, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
         self.images = normal(2, 4, 16, 16).contiguous(memory_format=torch.channels_last)
         self.params = draw_diffaug(2, 16, 16, "color,translation,cutout", generator=generator, device="cuda")
-        self.margins = draw_margins(normal(2, 8, 14, 14), generator)
+        self.margins = draw_margins(normal(2, 8 * 14 * 14), generator)
         self.weight, self.ema = weight, weight.detach().clone()
         self.layer = SpectralLayer(weight, normal(8), normal(36))
         self.batch = SpectralBatch([self.layer], impl="triton")
@@ -35,7 +35,7 @@ class Step:
         (weight,) = self.batch.normalised(self.batch.step(), torch.float16)
         images = diffaug(self.images, self.params, impl="triton").half()
         logits = torch.nn.functional.conv2d(images, weight)
-        hinge_fake(logits, self.margins, impl="triton").backward()
+        hinge(logits.flatten(1), *self.margins, impl="triton").sum().backward()
         self.optimizer.step(found_inf=self.optimizer.find_inf())
 
     def state(self):

@@ -6,8 +6,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.batch import gather_batch
+from fastgan_engine.kernels.conv_relu import conv_relu
+from fastgan_engine.kernels.conv_tap import conv_features, conv_tap
 from fastgan_engine.kernels.diffaug import diffaug, draw_diffaug
-from fastgan_engine.kernels.hinge import draw_margins, hinge_fake, hinge_real
+from fastgan_engine.kernels.hinge import draw_margins, hinge
 from fastgan_engine.kernels.lpips_distance import lpips_distance
 from fastgan_engine.kernels.spectral import SpectralBatch, SpectralLayer
 from fastgan_engine.kernels.up_conv import up_conv
@@ -18,10 +20,9 @@ def empty_map(*shape):
 
 
 def run_hinge(impl):
-    logits = torch.empty(400, requires_grad=True)
-    (
-        hinge_real(logits, draw_margins(logits), impl=impl) + hinge_fake(logits, draw_margins(logits), impl=impl)
-    ).backward()
+    logits = torch.empty(16, 50, requires_grad=True)
+    margins = draw_margins(torch.empty(2, 400)).unbind()
+    hinge(logits, *margins, scales=2, impl=impl).sum().backward()
 
 
 def run_diffaug(impl):
@@ -31,6 +32,14 @@ def run_diffaug(impl):
 
 def run_lpips_distance(impl):
     lpips_distance(empty_map(2, 8, 4, 4), empty_map(2, 8, 4, 4), torch.empty(8), impl=impl).sum().backward()
+
+
+def run_conv_tap(impl):
+    weight, bias = torch.empty(8, 8, 3, 3), torch.empty(8)
+    x = conv_relu(empty_map(3, 8, 4, 4), weight, bias, impl=impl)
+    target, _ = conv_features(empty_map(2, 8, 4, 4), weight, bias, pool=True, impl=impl)
+    parts, pooled = conv_tap(x, weight, bias, target, torch.empty(8), pool=True, impl=impl)
+    (parts.sum() + pooled.sum()).backward()
 
 
 def run_up_conv(impl):
@@ -59,7 +68,8 @@ def run_batch(impl):
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 @pytest.mark.parametrize(
-    "run", [run_hinge, run_diffaug, run_lpips_distance, run_up_conv, run_spectral, run_adam_ema, run_batch]
+    "run",
+    [run_hinge, run_diffaug, run_lpips_distance, run_conv_tap, run_up_conv, run_spectral, run_adam_ema, run_batch],
 )
 def test_runs_without_values(run, impl):
     with FakeTensorMode():
