@@ -10,15 +10,17 @@ from fastgan_engine.build import build_networks
 from fastgan_engine.checkpoint import load_checkpoint
 from fastgan_engine.config import resolve
 from fastgan_engine.errors import UserError
+from fastgan_engine.model_card import model_card
 from fastgan_engine.released import load_released, save_released
 from fastgan_engine.run_folder import SNAPSHOT_SUFFIX, RunFolder
 from fastgan_engine.snapshot import save_snapshot
 
 
 def export_snapshot(source: Path, out: Path) -> None:
-    """The averaged generator as safetensors with its description."""
+    """The averaged generator as safetensors, which this engine reads, with its model card in the metadata."""
     run = load_run(source)
-    save_snapshot(out, run.generator, step=run.step or 0)
+    card = model_card(run, load="fastgan_engine.load_run(FILE).generator(z)")
+    save_snapshot(out, run.generator, step=run.step or 0, card=card)
 
 
 def export_released(source: Path, out: Path, *, everything: bool = False) -> None:
@@ -35,7 +37,7 @@ def export_released(source: Path, out: Path, *, everything: bool = False) -> Non
     elif source.is_file() and source.suffix != SNAPSHOT_SUFFIX:
         _export_file(source, out, everything)
     elif everything:
-        raise UserError(f"{source} holds only a generator; without a checkpoint, take --format released")
+        raise UserError(f"{source} holds only a generator; without a checkpoint, leave out --everything")
     else:
         save_released(out, load_run(source).generator)
 
@@ -64,7 +66,7 @@ def _export_file(source: Path, out: Path, everything: bool) -> None:
     if not everything:
         save_released(out, released.ema, released.discriminator)
     elif released.averaged is None:
-        raise UserError(f"{source} holds no optimizers and no live weights; take --format released")
+        raise UserError(f"{source} holds no optimizers and no live weights; leave out --everything")
     else:
         save_released(
             out,

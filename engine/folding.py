@@ -6,6 +6,7 @@ bias b. Noise that is added between them is scaled by a too. What is left per la
 """
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,18 +53,21 @@ class FoldedGenerator(nn.Module):
 
     def noise_shapes(self) -> dict[str, tuple[int, int, int]]:
         """Names of the noise maps, in the order in which they are used, and their shapes for one image."""
-        sizes = [stage.size for stage in self.stages if stage.second is not None]
+        sizes = [stage.size for stage in self._stages() if stage.second is not None]
         return {f"noise_{size}_{index}": (1, size, size) for size in sizes for index in (1, 2)}
 
     def forward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
         """noise: as of ``Generator.forward``, but None means none: the image is a function of z alone."""
         features = {POOLED: self.first(z)}
-        for stage in self.stages:
+        for stage in self._stages():
             first, second = noise[stage.size] if noise is not None and stage.second is not None else (None, None)
             low = features[SKIPS[stage.size]] if stage.gate is not None else None
             features[stage.size] = stage(features[stage.size // 2], low, first, second)
         image = self.to_image(features[self.im_size])
         return torch.tanh(image) if self.bounded else image
+
+    def _stages(self) -> list["_Stage"]:
+        return cast("list[_Stage]", list(self.stages))
 
 
 class _First(nn.Module):
@@ -84,14 +88,16 @@ class _First(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Convolution with bias, noise where there is some, GLU."""
+    """Convolution 3x3 with bias, noise where there is some, GLU."""
+
+    strength: Tensor
 
     def __init__(self, conv: nn.Module, noise: nn.Module | None, norm: nn.Module) -> None:
         super().__init__()
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         weight, bias = _folded(conv, norm, transpose=False)
-        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
         self.conv.weight, self.conv.bias = weight, bias
         if isinstance(noise, NoiseInjection):
             assert norm.running_var is not None

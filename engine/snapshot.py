@@ -1,6 +1,7 @@
 """A snapshot: the averaged generator alone, in one safetensors file that describes itself."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,13 @@ class Snapshot:
     step: int
 
 
-def save_snapshot(path: Path, generator: Generator, *, step: int) -> None:
-    """Writes weights, batch-norm statistics and what ``Generator`` was constructed with; whole or not at all."""
+def save_snapshot(path: Path, generator: Generator, *, step: int, card: Mapping[str, str] | None = None) -> None:
+    """Writes weights, batch-norm statistics and what ``Generator`` was constructed with; whole or not at all.
+
+    card: more metadata, for people and other programs.
+    """
     metadata = {
+        **(card or {}),
         "format": FORMAT,
         "version": str(VERSION),
         "step": str(step),

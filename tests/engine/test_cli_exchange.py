@@ -101,7 +101,7 @@ class TestImport:
 class TestExport:
     def test_everything_comes_back(self, everything: Path, imported: RunFolder, tmp_path: Path) -> None:
         """Released file -> run -> released file: key by key and value by value."""
-        run("export", imported.path, "--format", "released-all", "--out", tmp_path / "x.pth")
+        run("export", imported.path, tmp_path / "x.pth", "--everything")
         written, original = torch.load(tmp_path / "x.pth"), torch.load(everything)
         assert list(written) == list(original)
         for entry in ("g", "d"):
@@ -115,7 +115,7 @@ class TestExport:
         self, everything: Path, imported: RunFolder, networks: Trained, tmp_path: Path
     ) -> None:
         for name, source in (("run.pth", imported.path), ("file.pth", everything)):
-            run("export", source, "--format", "released", "--out", tmp_path / name)
+            run("export", source, tmp_path / name)
             content = torch.load(tmp_path / name)
             names = [name for name, _ in networks.generator.named_parameters()]
             assert all(torch.equal(content["g"][n], t) for n, t in zip(names, networks.averaged, strict=True))
@@ -124,7 +124,7 @@ class TestExport:
     def test_safetensors(self, imported: RunFolder, everything: Path, tmp_path: Path) -> None:
         expected = load_run(imported.path).generator.state_dict()
         for name, source in (("run", imported.path), ("file", everything)):
-            output = run("export", source, "--out", tmp_path / f"{name}.safetensors")
+            output = run("export", source, tmp_path / f"{name}.safetensors")
             assert "MiB" in output
             snapshot = load_snapshot(tmp_path / f"{name}.safetensors")
             assert snapshot.step == STEPS
@@ -132,22 +132,25 @@ class TestExport:
 
     def test_from_a_snapshot_the_generator_alone(self, networks: Trained, tmp_path: Path) -> None:
         save_snapshot(tmp_path / "s.safetensors", networks.generator, step=1)
-        run("export", tmp_path / "s.safetensors", "--format", "released", "--out", tmp_path / "x.pth")
+        run("export", tmp_path / "s.safetensors", tmp_path / "x.pth")
         content = torch.load(tmp_path / "x.pth")
         assert list(content) == ["g"]
         assert_same_state(content["g"], networks.generator.state_dict())
-        with pytest.raises(UserError, match="holds only a generator; without a checkpoint, take --format released"):
-            run("export", tmp_path / "s.safetensors", "--format", "released-all", "--out", tmp_path / "y.pth")
+        with pytest.raises(UserError, match="holds only a generator; without a checkpoint, leave out --everything"):
+            run("export", tmp_path / "s.safetensors", tmp_path / "y.pth", "--everything")
 
     def test_errors(self, imported: RunFolder, networks: Trained, tmp_path: Path) -> None:
         taken = tmp_path / "taken.pth"
         taken.touch()
-        with pytest.raises(UserError, match="exists; choose another path, or overwrite it with --force"):
-            run("export", imported.path, "--format", "released", "--out", taken)
-        with pytest.raises(
-            UserError, match=r"expected a name ending in \.safetensors, got .*; for a \.pth, add --format"
-        ):
-            run("export", imported.path, "--out", tmp_path / "x.pth")
+        with pytest.raises(UserError, match=r"OUT: .* exists; choose another path, or overwrite it with --force"):
+            run("export", imported.path, taken)
+        with pytest.raises(UserError, match=r"ending in \.safetensors, \.pth, \.onnx, \.pt2; got .*x\.ckpt"):
+            run("export", imported.path, tmp_path / "x.ckpt")
+        with pytest.raises(UserError, match=r"a \.pth has no inputs; it is for \.onnx and \.pt2"):
+            run("export", imported.path, tmp_path / "x.pth", "--noise", "input")
+        with pytest.raises(UserError, match=r"a \.onnx holds the averaged generator alone; it is for \.pth"):
+            run("export", imported.path, tmp_path / "x.onnx", "--everything")
         plain = save_as_released(tmp_path / "1.pth", networks, everything=False, parallel=False)
-        with pytest.raises(UserError, match="holds no optimizers and no live weights; take --format released"):
-            run("export", plain, "--format", "released-all", "--out", tmp_path / "x.pth")
+        with pytest.raises(UserError, match="holds no optimizers and no live weights; leave out --everything"):
+            run("export", plain, tmp_path / "x.pth", "--everything")
+        assert not (tmp_path / "x.pth").exists()
