@@ -9,12 +9,11 @@ from torch import Tensor
 from fastgan_engine.chunks import in_chunks
 from fastgan_engine.errors import UserError
 from fastgan_engine.images import grid
+from fastgan_engine.latent.defaults import EASING, FRAMES, Easing
 from fastgan_engine.latent.latents import Latents
-from fastgan_engine.latent.slerp import Easing, path
+from fastgan_engine.latent.slerp import path
 from fastgan_engine.networks import Generator
 from fastgan_engine.sampling import CHUNK, device_of, image_in_words, images_of
-
-FRAMES = 30
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def interpolate(
     *,
     frames: int = FRAMES,
     loop: bool = False,
-    easing: Easing = "smooth",
+    easing: Easing = EASING,
     truncation: float = 1.0,
     rows: int = 1,
     columns: int = 1,

@@ -1,4 +1,4 @@
-"""The latents of given images: what the generator can make of them (back-tracking, section 4 of the paper)."""
+"""The latents of given images: what the generator can make of them (the paper's back-tracking)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,17 +10,12 @@ from torch import Tensor
 from fastgan_engine.chunks import in_chunks
 from fastgan_engine.errors import UserError
 from fastgan_engine.images import to_uint8
+from fastgan_engine.latent.defaults import LR, RESTARTS, STEPS
 from fastgan_engine.latent.images import Images, as_input, pixels_of
 from fastgan_engine.latent.latents import Latents, draw, join
 from fastgan_engine.latent.metrics import Metric
 from fastgan_engine.networks import Generator
 from fastgan_engine.sampling import CHUNK, device_of, evaluating, image_in_words
-
-STEPS = 300
-LR = 0.1
-RESTARTS = 4
-SIZES = {"pixels": 1024, "lpips": 256, "lpips-squeeze": 256}
-"""Pixels a side at most at which a metric looks at the images."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ serves as the fixed target of an optimisation.
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastgan_engine.latent.defaults import MetricName
 from fastgan_engine.perceptual import Trunk, as_rgb, build_lpips, load_trunk
 
-MetricName = Literal["lpips", "lpips-squeeze", "pixels"]
 TRUNKS: dict[MetricName, Trunk] = {"lpips": "vgg", "lpips-squeeze": "squeeze"}
 EPSILON = 1e-10  # of the lpips package
 

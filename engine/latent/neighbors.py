@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from fastgan_engine.chunks import in_chunks
+from fastgan_engine.latent.defaults import NEIGHBORS
 from fastgan_engine.latent.images import Images, as_input, pixels_of
 from fastgan_engine.latent.metrics import Metric
 from fastgan_engine.sampling import CHUNK
 
 YARDSTICK = 32  # training images whose nearest other one is looked for
-SIZES = {"pixels": 32, "lpips": 128, "lpips-squeeze": 128}
-"""Pixels a side at which a metric looks for neighbours: small, so that texture and shifts do not hide a copy."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def neighbors(
     images: Images,
     metric: Metric,
     *,
-    k: int = 3,
+    k: int = NEIGHBORS,
     chunk: int = CHUNK,
     device: torch.device | str = "cpu",
     warn: Callable[[str], None] | None = None,
@@ -70,7 +69,7 @@ def neighbors(
 
     Args:
         samples: uint8 [B, H, W, C].
-        metric: on ``device``; see ``SIZES``.
+        metric: on ``device``; see ``defaults.NEIGHBOR_SIZES``.
         k: neighbours of each, as many as there are images at most.
     """
     device = torch.device(device)

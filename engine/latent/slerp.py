@@ -1,12 +1,12 @@
 """The way between latents: spherical, so that what lies between two is as likely as they are."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Easing = Literal["linear", "smooth"]
+from fastgan_engine.latent.defaults import Easing
+
 EASINGS: dict[Easing, Callable[[Tensor], Tensor]] = {
     "linear": lambda t: t,
     "smooth": lambda t: t * t * (3 - 2 * t),  # smoothstep: stands still at both ends

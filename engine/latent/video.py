@@ -12,8 +12,8 @@ from fastgan_engine.atomic import atomic_write
 from fastgan_engine.errors import UserError
 from fastgan_engine.extras import require
 from fastgan_engine.images import save_image
+from fastgan_engine.latent.defaults import FPS
 
-FPS = 30.0
 SUFFIXES = (".mp4", ".gif")
 QUALITY = 8  # of imageio, 0 to 10
 # yuv420p halves the colours' resolution, so sides must be even; it is what every player can show.

@@ -1,7 +1,6 @@
 """``fastgan-engine interpolate``: a video between samples."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +10,12 @@ from fastgan_engine.cli.latent import shared
 from fastgan_engine.cli.outcome import progress_bar, refuse_to_overwrite, warn, writing
 from fastgan_engine.cli.sample import Force, Source
 from fastgan_engine.errors import UserError
+from fastgan_engine.latent import defaults
 
 if TYPE_CHECKING:
     from fastgan_engine.latent.interpolation import Interpolation
 
 GRID = re.compile(r"([1-9]\d?)x([1-9]\d?)")
-
-
-class Easing(StrEnum):
-    """How a way is gone."""
-
-    SMOOTH = "smooth"
-    LINEAR = "linear"
 
 
 def interpolate(
@@ -33,10 +26,10 @@ def interpolate(
     ] = None,
     keyframes: Annotated[int, typer.Option(min=2, help="In place of a list: that many images of --seed.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --keyframes.")] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Frames from one image to the next.")] = 30,
-    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second.")] = 30,
+    frames: Annotated[int, typer.Option(min=1, help="Frames from one image to the next.")] = defaults.FRAMES,
+    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames a second.")] = defaults.FPS,
     loop: Annotated[bool, typer.Option("--loop", help="Go back to the first image, to be played for ever.")] = False,
-    easing: Annotated[Easing, typer.Option(help="Rest at each image, or one speed.")] = Easing.SMOOTH,
+    easing: Annotated[defaults.Easing, typer.Option(help="Rest at each image, or one speed.")] = defaults.EASING,
     truncation: shared.Truncation = 1.0,
     grid: Annotated[
         str, typer.Option(metavar="RxC", help="Rows x columns of cells, each on a way of its own; a list is dealt out.")
@@ -68,7 +61,7 @@ def interpolate(
     else:
         through = draw(run.generator, seed, range(keyframes * rows * columns))
     video = frames_between(
-        run.generator, through, frames=frames, loop=loop, easing=easing.value, truncation=truncation,
+        run.generator, through, frames=frames, loop=loop, easing=easing, truncation=truncation,
         rows=rows, columns=columns, chunk=chunk, warn=warn,
     )  # fmt: skip
     with writing(out):

@@ -10,6 +10,7 @@ import typer
 from fastgan_engine.cli.latent import shared
 from fastgan_engine.cli.outcome import data_errors, progress_bar, refuse_to_overwrite, warn, writing
 from fastgan_engine.cli.sample import Force, Source
+from fastgan_engine.latent import defaults
 
 if TYPE_CHECKING:
     from fastgan_engine.latent.inversion import Attempts
@@ -21,11 +22,13 @@ SHOWN = 16  # rows of the picture
 def invert(
     source: Source,
     image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="An image, or a folder or .zip of images.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 300,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.1,
-    restarts: Annotated[int, typer.Option(min=1, help="Attempts from different latents; the best is kept.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = defaults.STEPS,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = defaults.LR,
+    restarts: Annotated[
+        int, typer.Option(min=1, help="Attempts from different latents; the best is kept.")
+    ] = defaults.RESTARTS,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other attempts.")] = 0,
-    metric: shared.Metric = shared.MetricChoice.LPIPS,
+    metric: shared.Metric = defaults.METRIC,
     weights_dir: shared.WeightsDir = None,
     out: Annotated[
         Path | None,
@@ -39,7 +42,7 @@ def invert(
 
     Writes a picture (target, start, result), the latents (.safetensors, for interpolate and mix) and the distances
     (.json). Over a folder of images that were not trained on, the mean distance tells how much of their kind the
-    generator has learnt (section 4 of the paper).
+    generator has learnt (the paper's protocol).
     """
     out = out or shared.default_out(source, f"{image.stem}-inversion", ".png")
     shared.expect_png(out)
@@ -50,12 +53,11 @@ def invert(
     from fastgan_engine.atomic import atomic_write
     from fastgan_engine.images import save_image
     from fastgan_engine.latent.images import open_images
-    from fastgan_engine.latent.inversion import SIZES
     from fastgan_engine.latent.inversion import invert as search
     from fastgan_engine.latent.latents import save_latents
     from fastgan_engine.latent.pictures import inversion_picture
 
-    measure = shared.open_metric(metric, run, weights_dir, size=SIZES[metric.value])
+    measure = shared.open_metric(metric, run, weights_dir, size=defaults.INVERSION_SIZES[metric])
     with data_errors(), progress_bar("preparing") as progress:
         images = open_images(run, image, warn=warn, progress=progress)
     with progress_bar("inverting") as progress:

@@ -9,6 +9,7 @@ import typer
 from fastgan_engine.cli.latent import shared
 from fastgan_engine.cli.outcome import data_errors, progress_bar, refuse_to_overwrite, warn, writing
 from fastgan_engine.cli.sample import Force, Source
+from fastgan_engine.latent import defaults
 
 if TYPE_CHECKING:
     from fastgan_engine.latent.images import Images
@@ -20,11 +21,11 @@ def neighbors(
     count: Annotated[int, typer.Option(min=1, max=256, help="Samples to look at.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other samples.")] = 0,
     truncation: shared.Truncation = 1.0,
-    k: Annotated[int, typer.Option("--k", min=1, max=32, help="Neighbours of each.")] = 3,
+    k: Annotated[int, typer.Option("--k", min=1, max=32, help="Neighbours of each.")] = defaults.NEIGHBORS,
     data: Annotated[
         Path | None, typer.Option(help="The training images.", show_default="those the run was trained on")
     ] = None,
-    metric: shared.Metric = shared.MetricChoice.LPIPS,
+    metric: shared.Metric = defaults.METRIC,
     weights_dir: shared.WeightsDir = None,
     out: Annotated[Path | None, typer.Option(help="The .png.", show_default="named after the source, here")] = None,
     chunk: shared.Chunk = 8,
@@ -44,12 +45,11 @@ def neighbors(
 
     from fastgan_engine.images import save_image
     from fastgan_engine.latent.images import training_images
-    from fastgan_engine.latent.neighbors import SIZES
     from fastgan_engine.latent.neighbors import neighbors as find
     from fastgan_engine.latent.pictures import neighbors_picture
     from fastgan_engine.sampling import device_of, sample
 
-    measure = shared.open_metric(metric, run, weights_dir, size=SIZES[metric.value])
+    measure = shared.open_metric(metric, run, weights_dir, size=defaults.NEIGHBOR_SIZES[metric])
     with data_errors(), progress_bar("preparing") as progress:
         images = training_images(run, data, warn=warn, progress=progress)
     samples = torch.cat(list(sample(run.generator, count, seed=seed, truncation=truncation, chunk=chunk, warn=warn)))

@@ -1,6 +1,5 @@
 """Options and steps that the latent commands have in common."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from fastgan_engine.cli.outcome import waiting
 from fastgan_engine.errors import UserError
+from fastgan_engine.latent import defaults
 
 if TYPE_CHECKING:
     from fastgan_engine.api import Run
@@ -22,15 +22,7 @@ Chunk = Annotated[int, typer.Option(min=1, help="Images at once; lower needs les
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
-class MetricChoice(StrEnum):
-    """How images are compared."""
-
-    LPIPS = "lpips"
-    LPIPS_SQUEEZE = "lpips-squeeze"
-    PIXELS = "pixels"
-
-
-Metric = Annotated[MetricChoice, typer.Option(help="How images are compared; pixels needs no weights.")]
+Metric = Annotated[defaults.MetricName, typer.Option(help="How images are compared; pixels needs no weights.")]
 WeightsDir = Annotated[
     Path | None, typer.Option(help="Folder with LPIPS weights.", show_default="the run's, the torch cache, a download")
 ]
@@ -59,7 +51,7 @@ def expect_png(out: Path) -> None:
         raise UserError(f"--out: the picture is written as .png, got {out}")
 
 
-def open_metric(name: MetricChoice, run: "Run", weights_dir: Path | None, *, size: int) -> "metrics.Metric":
+def open_metric(name: defaults.MetricName, run: "Run", weights_dir: Path | None, *, size: int) -> "metrics.Metric":
     """The metric of a name, on the run's device and for its images, seen at ``size`` pixels a side or their own.
 
     LPIPS weights are found as in training.
@@ -70,4 +62,4 @@ def open_metric(name: MetricChoice, run: "Run", weights_dir: Path | None, *, siz
     folder = weights_dir or (run.config.loss.weights_dir if run.config else None)
     size = min(size, run.generator.im_size)
     with waiting("loading"):
-        return build_metric(name.value, size=size, device=device_of(run.generator), weights_dir=folder)
+        return build_metric(name, size=size, device=device_of(run.generator), weights_dir=folder)
