@@ -72,7 +72,7 @@ def norm_glu_reference(
     if sigma is not None:
         x = x / sigma.reshape(())
     if noise is not None and noise_weight is not None:
-        x = x + noise_weight.reshape(()) * noise
+        x = x + noise_weight.reshape(()) * noise.to(x.dtype)
     parts = [
         F.batch_norm(part, running_mean, running_var, weight, bias, training, momentum, eps) for part in x.chunk(groups)
     ]
@@ -178,7 +178,7 @@ def norm_glu(
         weight, bias: [2C], float32.
         running_mean, running_var: [2C], float32; read in eval mode, updated in place in training (the batch count of
             the module is the caller's to advance).
-        noise: [B, 1, H, W]; without gradient.
+        noise: [B, 1, H, W], in any of these dtypes; without gradient.
         noise_weight: [1], float32; given exactly if ``noise`` is.
         gate: [B, C] or [B, C, 1, 1].
         groups: the batch is that many equal consecutive parts, each with its own statistics; the running statistics

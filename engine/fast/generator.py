@@ -19,8 +19,7 @@ def generate(run: Run, network: Generator, z: Tensor, noise: dict[int, tuple[Ten
         block, within, below = network.get_submodule(f"feat_{size}"), run.below(f"feat_{size}"), features[size // 2]
         assert isinstance(block, torch.nn.Sequential)
         if size in COMP_SIZES:
-            maps = (as_input(noise[size][0], run.weights), as_input(noise[size][1], run.weights))
-            features[size] = up_block_comp(within, block, below, maps, gate)
+            features[size] = up_block_comp(within, block, below, noise[size], gate)
         else:
             features[size] = up_block(within, block, below, gate)
     small = small_size(network.im_size)
