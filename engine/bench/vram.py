@@ -22,7 +22,7 @@ from fastgan_engine.build import set_backends
 from fastgan_engine.config import Config
 from fastgan_engine.iteration import draw_for
 from fastgan_engine.memory.phases import START, telling_phases
-from fastgan_engine.memory.plan import IMAGES, OPTIMIZER, WEIGHTS, Plan
+from fastgan_engine.memory.plan import GRADIENTS, IMAGES, OPTIMIZER, WEIGHTS, Plan
 from fastgan_engine.memory.rehearsal import DTYPES, for_card, moments, owned, plan, rehearse, rehearsing
 from fastgan_engine.memory.tracker import Tracker
 from fastgan_engine.profiles import Card
@@ -61,10 +61,14 @@ def _plan_reference(config: Config, half: torch.dtype | None, *, channels_last: 
             # The released step reads the quadrant on the host, which a fake scalar of known value allows.
             step(reals, draw_for(config, generator)._replace(part=torch.tensor(0)))
 
+        iterate()  # makes Adam's moments; and the gradients stay until the next iteration makes new ones
+        tracker.adopt(moments((step.opt_g, step.opt_d)), OPTIMIZER)
+        trained = (networks.generator, networks.discriminator)
+        tracker.adopt((("gradient", p.grad) for n in trained for p in n.parameters() if p.grad is not None), GRADIENTS)
         with tracker:
-            rehearse(tracker, iterate, (networks.generator, networks.discriminator))
-            tracker.mark((tensor for _, tensor in moments((step.opt_g, step.opt_d))), OPTIMIZER)
-    return Plan(tracker.storages, tracker.events, graph=False)
+            rehearse(tracker, iterate, trained)
+        recorded = list(tracker.events)  # before all of it goes
+    return Plan(tracker.storages, recorded, graph=False)
 
 
 def measure_contender(name: str, config: Config, device: torch.device, dtype: torch.dtype) -> Measured:

@@ -103,7 +103,7 @@ def _print_fit(config: "Config", images: int, allowed: "Budget", planner: "Plann
     from rich.console import Console
     from rich.table import Table
 
-    from fastgan_engine.memory.fit import HOST, RECOMPUTE, fit, largest_batch, with_settings
+    from fastgan_engine.memory.fit import EXPANDABLE, HOST, RECOMPUTE, fit, largest_batch, with_settings
     from fastgan_engine.memory.plan import GIB
 
     found = fit(config, allowed.bytes, images, planner)
@@ -122,8 +122,8 @@ def _print_fit(config: "Config", images: int, allowed: "Budget", planner: "Plann
         console.print(f"[bold]use:[/] {found.chosen.flags or 'these settings as they are'}")
     batches = {
         "as configured": largest_batch(config, allowed.bytes, planner),
-        "with recompute and images in host memory": largest_batch(
-            with_settings(config, {**HOST, **RECOMPUTE}), allowed.bytes, planner
+        "with expandable segments, recompute and images in host memory": largest_batch(
+            with_settings(config, {**EXPANDABLE, **HOST, **RECOMPUTE}), allowed.bytes, planner
         ),
     }
     for how, largest in batches.items():

@@ -219,6 +219,10 @@ def _run(start: _Start, resolution: "Resolution[Config]") -> None:
             "no training images: give --data FOLDER (or a .zip); "
             "`fastgan-engine data demo demo/flowers` draws a small set to try"
         )
+    if config.engine.expandable_segments:
+        from fastgan_engine.memory.segments import use_expandable_segments
+
+        use_expandable_segments()
     from fastgan_engine.pipelines import DataError
     from fastgan_engine.screen import open_screen
 

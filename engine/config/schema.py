@@ -209,6 +209,11 @@ class Engine(Section):
         description="run G's forward again in the G step instead of keeping its graph through the D step: "
         "less memory, the same result",
     )
+    expandable_segments: bool = Field(
+        default=False,
+        description="let PyTorch's allocator grow its segments, which wastes less memory; not on Windows; "
+        "an own PYTORCH_ALLOC_CONF comes first",
+    )
     budget_gib: OptionalGib = Field(
         default=None,
         description="GPU memory that a run may take by plan, its context included, GiB; none: what is free on the card",

@@ -4,7 +4,10 @@ A request is rounded up to 512 B and served from the smallest free block that ho
 for requests up to 1 MiB, 20 MiB below 10 MiB, above that the request rounded up to 2 MiB. What is left of a block stays
 free beside it; freed neighbours of a segment grow together; no segment is ever given back.
 
-Source: ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings (no expandable segments, one stream).
+With expandable segments either size of request has one segment, which grows at its end by pages of 2 or 20 MiB, so that
+any freed neighbours grow together.
+
+Source: ``c10/cuda/CUDACachingAllocator.cpp``, one stream, nothing split off or collected by special settings.
 """
 
 import bisect
@@ -43,8 +46,7 @@ class CachingAllocator:
         size = round_up(max(size, 1), BLOCK)
         small = size <= SMALL_REQUEST
         block = self._take(small, size) or self._segment(small, size)
-        left = block.size - size
-        if left >= BLOCK if small else left > SMALL_REQUEST:
+        if self._splits(block.size - size, small):
             self._split(block, size)
         self._used[key] = block
         self.allocated += block.size
@@ -56,6 +58,10 @@ class CachingAllocator:
             if other is not None and other.free:
                 self._absorb(block, other)
         self._put(block)
+
+    def _splits(self, left: int, small: bool) -> bool:
+        """Whether what is left of a block becomes a block of its own."""
+        return left >= BLOCK if small else left > SMALL_REQUEST
 
     def _take(self, small: bool, size: int) -> _Block | None:
         pool = self._free[small]
@@ -100,6 +106,45 @@ class CachingAllocator:
             block.after = other.after
             if block.after is not None:
                 block.after.before = block
+
+
+class ExpandableAllocator(CachingAllocator):
+    """One pool with expandable segments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._any: dict[bool, _Block] = {}
+
+    def _splits(self, left: int, small: bool) -> bool:
+        return left >= BLOCK
+
+    def _segment(self, small: bool, size: int) -> _Block:
+        page = SMALL_SEGMENT if small else MEDIUM_SEGMENT
+        last = self._last(small)
+        free = last.size if last is not None and last.free else 0
+        more = round_up(size - free, page)
+        self.reserved += more
+        if last is not None and last.free:
+            self._free[small].remove((last.size, last.order, last))
+            last.size, last.free = last.size + more, False
+            return last
+        block = self._new(more, small)
+        if last is None:
+            self._any[small] = block
+        else:
+            last.after, block.before = block, last
+        return block
+
+    def _last(self, small: bool) -> _Block | None:
+        block = self._any.get(small)
+        while block is not None and block.after is not None:
+            block = self._any[small] = block.after
+        return block
+
+    def _absorb(self, block: _Block, other: _Block) -> None:
+        super()._absorb(block, other)
+        if self._any[block.small] is other:
+            self._any[block.small] = block
 
 
 def segment_size(size: int) -> int:

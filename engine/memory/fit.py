@@ -2,12 +2,14 @@
 
 The means, in this order, each with what it costs:
 
-1. the decoded images in host memory: a batch of bytes is copied each step;
-2. recompute: G's forward runs a second time in the G step, in place of keeping its graph through the D step; the result
+1. expandable segments: PyTorch's allocator wastes less on pieces that fit nothing; not on Windows;
+2. the decoded images in host memory: a batch of bytes is copied each step;
+3. recompute: G's forward runs a second time in the G step, in place of keeping its graph through the D step; the result
    is the same;
-3. micro-batches, the largest that fits: G's forward runs twice too, and batch norm sees fewer images at a time.
+4. micro-batches, the largest that fits: G's forward runs twice too, and batch norm sees fewer images at a time.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +23,7 @@ Settings = Mapping[str, Any]
 Planner = Callable[[Config], Plan]
 MAX_BATCH = 64
 
+EXPANDABLE: Settings = {"engine.expandable_segments": True}
 HOST: Settings = {"data.resident_gib": 0.0}
 RECOMPUTE: Settings = {"engine.recompute": True}
 FLAGS = {"train.batch": "--batch", "train.micro_batch": "--micro-batch"}
@@ -64,18 +67,20 @@ def fit(config: Config, budget: int, images: int, planner: Planner) -> Fit:
 
 def candidates(config: Config, images: int) -> Iterator[Settings]:
     """Settings to try, the cheapest first."""
+    expandable = {} if config.engine.expandable_segments or sys.platform == "win32" else EXPANDABLE
     host = HOST if is_resident(config, images) and config.data.loader == "auto" else {}
-    yield {}
-    if host:
-        yield host
-    if config.train.accumulation == 1 and not config.engine.recompute:
-        yield RECOMPUTE
-        if host:
-            yield {**host, **RECOMPUTE}
+    again = RECOMPUTE if config.train.accumulation == 1 and not config.engine.recompute else {}
+    settings: Settings = {}
+    yield settings
+    for means in (expandable, host, again):
+        if means:
+            settings = {**settings, **means}
+            yield settings
+    settings = {**expandable, **host}
     batch, now = config.train.batch, config.train.batch // config.train.accumulation
     for size in range(now - 1, 0, -1):
         if batch % size == 0:
-            yield {**host, "train.micro_batch": size}
+            yield {**settings, "train.micro_batch": size}
 
 
 def largest_batch(config: Config, budget: int, planner: Planner) -> int:

@@ -11,7 +11,7 @@ Sizes and lifetimes are those of a real run (``rehearsal``). Around them stands 
 from dataclasses import dataclass
 from functools import cached_property
 
-from fastgan_engine.memory.allocator import MIB, CachingAllocator
+from fastgan_engine.memory.allocator import MIB, CachingAllocator, ExpandableAllocator
 from fastgan_engine.memory.phases import ITERATION, PHASES
 from fastgan_engine.memory.tracker import SAVED, TEMPORARY, Event, Storage
 
@@ -59,18 +59,21 @@ class Plan:
 
     Attributes:
         graph: whether the iteration is captured.
+        expandable: whether PyTorch's segments are expandable.
         workspace: bytes assumed for cuBLAS and cuDNN.
     """
 
     storages: list[Storage]
     events: list[Event]
     graph: bool
+    expandable: bool = False
     workspace: int = CUBLAS_WORKSPACE + CUDNN_WORKSPACE
 
     @cached_property
     def moments(self) -> list[Moment]:
         """One for each event."""
-        common, private = CachingAllocator(), CachingAllocator()
+        kind = ExpandableAllocator if self.expandable else CachingAllocator
+        common, private = kind(), kind()
         moments = []
         for event in self.events:
             storage = self.storages[event.storage]

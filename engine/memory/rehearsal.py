@@ -55,7 +55,9 @@ def plan(config: Config, *, images: int, card: Card | None = None) -> Plan:
         with tracker:
             rehearse(tracker, iteration.on_device, (networks.generator, networks.discriminator))
             _rehearse_pauses(tracker, config, state, images)
-    return Plan(tracker.storages, tracker.events, graph=config.engine.step != "eager")
+        recorded = list(tracker.events)  # before all of it goes
+    engine = config.engine
+    return Plan(tracker.storages, recorded, graph=engine.step != "eager", expandable=engine.expandable_segments)
 
 
 def for_card(config: Config, card: Card | None) -> Config:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgan_engine.memory.allocator import MIB, CachingAllocator
+from fastgan_engine.memory.allocator import MIB, CachingAllocator, ExpandableAllocator
 
 KIB = 1024
 
@@ -81,9 +81,36 @@ def test_of_the_blocks_that_hold_a_request_the_smallest_is_taken() -> None:
     assert allocator.reserved == 64 * MIB
 
 
-@given(st.lists(st.tuples(st.integers(1, 64 * MIB), st.integers(0, 9)), min_size=1, max_size=60))
-def test_what_is_allocated_is_never_more_than_reserved_and_all_comes_back(requests: list[tuple[int, int]]) -> None:
-    allocator, alive = CachingAllocator(), []
+class TestExpandable:
+    def test_a_segment_grows_by_pages_from_what_is_free_at_its_end(self) -> None:
+        allocator = ExpandableAllocator()
+        allocator.allocate(0, 30 * MIB)
+        assert allocator.reserved == 40 * MIB
+        allocator.allocate(1, 25 * MIB)
+        assert allocator.reserved == 60 * MIB
+
+    def test_fragments_of_different_requests_grow_together(self) -> None:
+        allocator = ExpandableAllocator()
+        for key in (0, 1):
+            allocator.allocate(key, 30 * MIB)
+        for key in (0, 1):
+            allocator.free(key)
+        allocator.allocate(2, 60 * MIB)
+        assert allocator.reserved == 60 * MIB
+
+    def test_small_requests_have_a_segment_of_their_own(self) -> None:
+        allocator = ExpandableAllocator()
+        allocator.allocate(0, MIB)
+        allocator.allocate(1, MIB + 1)
+        assert allocator.reserved == 22 * MIB
+
+
+@pytest.mark.parametrize("kind", [CachingAllocator, ExpandableAllocator])
+@given(requests=st.lists(st.tuples(st.integers(1, 64 * MIB), st.integers(0, 9)), min_size=1, max_size=60))
+def test_what_is_allocated_is_never_more_than_reserved_and_all_comes_back(
+    kind: type[CachingAllocator], requests: list[tuple[int, int]]
+) -> None:
+    allocator, alive = kind(), []
     for key, (size, keep) in enumerate(requests):
         allocator.allocate(key, size)
         alive.append(key)
@@ -96,3 +123,17 @@ def test_what_is_allocated_is_never_more_than_reserved_and_all_comes_back(reques
     reserved = allocator.reserved
     allocator.allocate(-1, max(size for size, _ in requests))
     assert allocator.reserved == reserved
+
+
+@given(st.lists(st.integers(1, 64 * MIB), min_size=1, max_size=40))
+def test_memory_is_never_handed_out_twice(sizes: list[int]) -> None:
+    """The blocks of the growing segment, used and free, add up to what is reserved."""
+    allocator = ExpandableAllocator()
+    for key, size in enumerate(sizes):
+        allocator.allocate(key, size)
+        if key % 3 == 1:
+            allocator.free(key - 1)
+    used = sum(block.size for block in allocator._used.values())
+    free = sum(entry[0] for pool in allocator._free.values() for entry in pool)
+    assert used == allocator.allocated
+    assert used + free == allocator.reserved
