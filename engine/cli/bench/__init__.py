@@ -5,12 +5,13 @@ A module a command, or a few alike; the library is ``fastgan_engine.bench``.
 
 import typer
 
-from fastgan_engine.cli.bench import counted, data, kernels, throughput, vram
+from fastgan_engine.cli.bench import counted, data, kernels, single, throughput, vram
 
 app = typer.Typer(help="Measure the engine against the released recipe.", no_args_is_help=True)
 app.command()(throughput.throughput)
 app.command()(data.data)
 app.command()(vram.vram)
+app.command()(single.single)
 app.command()(kernels.kernels)
 app.command()(counted.cost)
 app.command()(counted.ablation)
