@@ -67,7 +67,9 @@ class CapturedIteration(Generic[L]):
         state = self.iteration.state
         for scaler in state.scalers.values():
             scaler.scale(torch.zeros((), device=self.iteration.device))  # makes its tensors
-        saved = [(tensor, tensor.detach().clone()) for tensor in mutable_tensors(state)]
+        # In host memory: the warm-up needs as much of the device as the graph will, and a second state does not fit.
+        saved = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in mutable_tensors(state)]
+        torch.cuda.empty_cache()  # of what samples have left; this stream's blocks are of no use to the other
         random = state.generator.get_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
