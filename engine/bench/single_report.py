@@ -53,7 +53,7 @@ def as_json(config: SingleConfig, timings: Sequence[StageTiming], card: str | No
         }
         if timing.plain is not None:
             row |= {"ms_plain": timing.plain.ms, "speedup": timing.plain.ms / timing.ms}
-            row |= {"difference": timing.plain.difference, "moved": timing.plain.moved}
+            row |= {"apart": timing.plain.difference, "moved": timing.plain.moved}
         if card:
             row["ms_card"] = modelled_ms(config, timing, card)
         rows.append(row)
