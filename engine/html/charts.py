@@ -34,6 +34,7 @@ class Group:
     """The vertical axis starts at 0."""
 
 
+BUDGET, ALARM, DIVERSITY = "memory_budget_gib", "eval.alarm", "diversity_ratio"
 GROUPS = (
     Group("Losses", "", {"loss_d_real": "D, real images", "loss_d_fake": "D, generated images", "loss_g": "G"}),
     Group("Reconstruction loss", "", {"loss_reconstruction": "D's decoders"}),
@@ -42,15 +43,15 @@ GROUPS = (
     Group("KID", "lower is better", {"kid": "KID"}),
     Group("Precision and recall", "higher is better", {"precision": "precision", "recall": "recall"}),
     Group("Density and coverage", "higher is better", {"density": "density", "coverage": "coverage"}),
-    Group("Diversity", "LPIPS between samples", {"lpips": "LPIPS"}),
-    Group("Sliced Wasserstein distance", "lower is better", {"swd": "distance to the training images"}),
+    Group("LPIPS between samples", "higher: more diverse", {"lpips": "LPIPS"}),
+    Group("Diversity", "1: as the training images", {DIVERSITY: "mean distance between samples"}),
+    Group("Sliced Wasserstein distance", "lower is better", {"swd": "evaluation", "diversity_swd": "collapse alarm"}),
     Group("Speed", "images/s", {"images_per_second": "images/s"}),
     Group("Time a step", "ms", {"ms_step": "whole step", "ms_d": "D", "ms_g": "G", "ms_data": "wait for data"}),
     Group("Memory", "GiB", {"memory_used_gib": "used (peak)", "memory_reserved_gib": "reserved"}),
     Group("Loss scale", "", {"scale": "loss scale"}),
 )  # fmt: skip
-BUDGET = "memory_budget_gib"
-SILENT_AT_ZERO = {"skipped": "Skipped steps"}
+SILENT_AT_ZERO = {"skipped": "Skipped steps", "collapse": "Collapse alarm (1: it rang)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,8 @@ def _others(histories: Sequence[History]) -> list[Group]:
 def _chart(group: Group, lines: Sequence[tuple[str, int, Series]], histories: Sequence[History]) -> Chart:
     series = [line for _, _, line in lines]
     curves = [summarise(line) for line in series]
-    budget = _budget(group, histories)
-    x, y = step_axis(curves), value_axis(curves, zero=group.zero, reach=budget)
+    limit, meaning = _limit(group, histories)
+    x, y = step_axis(curves), value_axis(curves, zero=group.zero, reach=limit)
     return Chart(
         title=group.title,
         unit=group.unit,
@@ -155,7 +156,7 @@ def _chart(group: Group, lines: Sequence[tuple[str, int, Series]], histories: Se
         x_ticks=[Tick(at=100 * x.share(value), label=_step_label(value)) for value in x.ticks],
         y_ticks=[Tick(at=100 * y.share(value), label=number(value)) for value in y.ticks],
         records=max(curve.records for curve in curves),
-        limit=Tick(at=100 * y.share(budget), label=f"budget {number(budget)} {group.unit}") if budget else None,
+        limit=Tick(at=100 * y.share(limit), label=f"{meaning} {number(limit)}") if limit else None,
         rows=_table(series),
     )
 
@@ -172,12 +173,15 @@ def _line(label: str, colour: int, series: Series, curve: Curve, x: Axis, y: Axi
     )
 
 
-def _budget(group: Group, histories: Sequence[History]) -> float | None:
-    """The card's memory, in charts of memory, where all runs have the same."""
-    if not any(key.startswith("memory_") for key in group.members):
-        return None
-    found = {float(history.series[BUDGET].values[-1]) for history in histories if BUDGET in history.series}
-    return found.pop() if len(found) == 1 else None
+def _limit(group: Group, histories: Sequence[History]) -> tuple[float | None, str]:
+    """The card's memory (GiB), or where the collapse alarm rings: of the runs that tell, if all tell the same."""
+    if any(key.startswith("memory_") for key in group.members):
+        found, meaning = {h.series[BUDGET].values[-1] for h in histories if BUDGET in h.series}, "budget"
+    elif DIVERSITY in group.members:
+        found, meaning = {h.settings[ALARM] for h in histories if ALARM in h.settings}, "alarm below"
+    else:
+        return None, ""
+    return (float(found.pop()) if len(found) == 1 else None), meaning
 
 
 def _table(series: Sequence[Series]) -> list[tuple[str, list[str]]]:

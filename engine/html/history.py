@@ -14,7 +14,7 @@ import numpy as np
 from fastgan_engine.errors import UserError
 from fastgan_engine.run_folder import RunFolder
 
-NOT_SERIES = ("time", "step", "steps", "seconds_left")
+NOT_SERIES = ("time", "step", "steps", "seconds_left", "eval_count")
 EVALUATION = re.compile(r"(metrics?|eval|evaluation)[._/]")
 """What may stand before a metric's name."""
 
@@ -104,12 +104,11 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _series(records: Sequence[dict[str, Any]]) -> dict[str, Series]:
-    """Every number of the records, also of nested objects, as a series; what is not finite leaves a gap."""
+    """Every number of the records, also of nested objects, as a series (true: 1); what is not finite leaves a gap."""
     points: dict[str, dict[int, float]] = {}
     for record in records:
         for key, value in _flatten(record):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and key not in NOT_SERIES and math.isfinite(value):
+            if isinstance(value, int | float) and key not in NOT_SERIES and math.isfinite(value):
                 points.setdefault(EVALUATION.sub("", key, count=1), {})[record["step"]] = float(value)
     return {key: _as_series(found) for key, found in points.items()}
 

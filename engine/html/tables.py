@@ -50,6 +50,7 @@ def overview(histories: Sequence[History]) -> list[Row]:
         "Time a step (median)": lambda history: _median(history, "ms_step", "ms"),
         "Memory (peak)": _memory,
         "FID (best)": _best_fid,
+        "Collapse alarm": _alarm,
         "Image size": lambda history: _size(history.settings.get("model.im_size")),
         "Training images": lambda history: (
             str(history.starts[-1].get("images", NOTHING)) if history.starts else NOTHING
@@ -93,6 +94,12 @@ def _best_fid(history: History) -> str:
         return NOTHING
     best = int(fid.values.argmin())
     return f"{number(fid.values[best])} at step {fid.steps[best]:,}"
+
+
+def _alarm(history: History) -> str:
+    alarm = history.series.get("collapse")
+    rang = alarm.steps[alarm.values > 0].tolist() if alarm else []
+    return f"rang {len(rang)} times, last at step {rang[-1]:,}" if rang else NOTHING
 
 
 def _size(im_size: Any) -> str:

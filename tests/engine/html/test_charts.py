@@ -30,11 +30,22 @@ def test_groups_of_one_run(tmp_path: Path) -> None:
 def test_the_budget_is_a_line_that_lies_on_the_chart(tmp_path: Path) -> None:
     limit = charts_of(write_run(tmp_path / "run").path)["Memory"].limit
     assert limit is not None
-    assert limit.label == "budget 8 GiB"
+    assert limit.label == "budget 8"
     assert 90 < limit.at < 100
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "log.jsonl").write_text('{"step": 1, "steps": 2, "memory_used_gib": 1.0}\n')
     assert charts_of(tmp_path / "cpu")["Memory"].limit is None
+
+
+def test_evaluations_and_the_alarm(tmp_path: Path) -> None:
+    more = {"eval_fid": 50.0, "eval_count": 1000, "eval_swd": 0.1, "diversity_ratio": 0.9, "diversity_swd": 0.2}
+    charts = charts_of(write_run(tmp_path / "run", more=more | {"collapse": False}, settings=["eval.alarm=0.5"]).path)
+    assert {"FID", "Sliced Wasserstein distance", "Diversity"} <= charts.keys()
+    assert not {"eval count", "count", "Collapse alarm (1: it rang)"} & charts.keys()
+    limit = charts["Diversity"].limit
+    assert limit is not None
+    assert limit.label == "alarm below 0.5"
+    assert "Collapse alarm (1: it rang)" in charts_of(write_run(tmp_path / "b", more={"collapse": True}).path)
 
 
 def test_unknown_series_get_charts_of_their_own(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_every_number_becomes_a_series_and_gaps_stay_gaps(tmp_path: Path) -> Non
         {"time": 5.0, "step": 10, "steps": 40, "loss_g": 1.5, "scale": None, "on": True, "word": "x"},
         {"step": 20, "steps": 40, "loss_g": float("nan"), "evaluation": {"fid": 80, "kid": {"mean": 0.1}}},
         {"step": 30, "steps": 40, "loss_g": -2},
-        {"step": 20, "metric_fid": 75},  # a later record of a step wins
+        {"step": 20, "eval_fid": 75, "eval_count": 1000},  # a later record of a step wins
         {"step": 30, "evaluation": {"fid": 70.5}},
     ]
     folder.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -25,6 +25,7 @@ def test_every_number_becomes_a_series_and_gaps_stay_gaps(tmp_path: Path) -> Non
     series = {key: (line.steps.tolist(), line.values.tolist()) for key, line in history.series.items()}
     assert series == {
         "loss_g": ([10, 30], [1.5, -2.0]),
+        "on": ([10], [1.0]),
         "fid": ([20, 30], [75.0, 70.5]),
         "kid.mean": ([20], [0.1]),
     }
