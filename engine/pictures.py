@@ -72,7 +72,7 @@ def keeping_no_weights(network: nn.Module) -> Iterator[None]:
     layers = [module for module in network.modules() if hasattr(module, "weight_orig")]
 
     def forget(module: nn.Module, *_: object) -> None:
-        module.weight = module.weight_orig.data  # type: ignore[assignment, union-attr]
+        module.weight = module.weight_orig.data
 
     handles = [layer.register_forward_hook(forget) for layer in layers]
     try:

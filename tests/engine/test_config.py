@@ -64,10 +64,11 @@ class TestPrecedence:
         assert resolve(sets=["train.batch=2", "train.batch=3"]).train.batch == 3
 
     def test_none_unsets_an_optional_setting(self, config_file: Path) -> None:
+        config_file.write_text("[train]\nmicro_batch = 2\n")
+        assert resolve(config_file=config_file).train.micro_batch == 2
+        assert resolve(config_file=config_file, sets=["train.micro_batch=none"]).train.micro_batch is None
         config_file.write_text('[train]\nmicro_batch = "none"\n')
-        assert resolve("gtx1050ti").train.micro_batch == 2
-        assert resolve("gtx1050ti", config_file).train.micro_batch is None
-        assert resolve("gtx1050ti", sets=["train.micro_batch=none"]).train.micro_batch is None
+        assert resolve(config_file=config_file).train.micro_batch is None
 
     def test_every_setting_has_a_source(self) -> None:
         assert set(resolve_with_sources("rtx2070").sources) == set(settings())
@@ -187,10 +188,11 @@ class TestWrongValues:
             f'train.lr: got "x" (file {config_file}), expected a number',
         ]
 
-    def test_micro_batch_must_divide_batch_and_the_sources_are_named(self) -> None:
-        assert message(profile="gtx1050ti", flags={"train.batch": 15}) == (
+    def test_micro_batch_must_divide_batch_and_the_sources_are_named(self, config_file: Path) -> None:
+        config_file.write_text("[train]\nmicro_batch = 2\n")
+        assert message(config_file=config_file, flags={"train.batch": 15}) == (
             "train.micro_batch = 2 does not divide train.batch = 15; take one of 1, 3, 5, 15 "
-            "(train.micro_batch: profile gtx1050ti, train.batch: flag)"
+            f"(train.micro_batch: file {config_file}, train.batch: flag)"
         )
 
     def test_apex_on_a_cpu(self) -> None:

@@ -27,7 +27,7 @@ class Peak:
 
 
 def model(config: Config) -> Any:
-    """MiB: 100 in all, 10 an image at once, 30 an image for G's graph where it is kept, 50 for resident images, 20 lost."""
+    """MiB: 100 in all, 10 an image at once, 30 an image where G's graph is kept, 50 for resident images, 20 lost."""
     at_once = config.train.batch // config.train.accumulation
     repeats = config.engine.recompute or config.train.accumulation > 1
     resident = 50 if config.data.resident_gib > 0 else 0
