@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastgan_engine.cli.outcome import refuse_to_overwrite, waiting, warn, writing
+from fastgan_engine.cli.latent import shared
+from fastgan_engine.cli.outcome import refuse_to_overwrite, warn, writing
 from fastgan_engine.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+    from fastgan_engine.api import Run
 
 GRID_PIXELS = 2**28  # about what Pillow still opens without a warning
 
@@ -25,50 +28,60 @@ def sample(
     source: Source,
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
-    truncation: Annotated[
-        float, typer.Option(min=0, help="Factor on the latents: below 1 less variety, more typical images.")
-    ] = 1.0,
+    latents: Annotated[
+        str | None,
+        typer.Option(help=f"In place of --count and --seed: {shared.NAMES}.", show_default="--count of --seed"),
+    ] = None,
+    truncation: shared.Truncation = 1.0,
     out: Annotated[
         Path | None,
         typer.Option(help="A .png for a grid, a folder for files.", show_default="named after the source, here"),
     ] = None,
     grid: Annotated[bool, typer.Option("--grid/--files", help="One picture of all, or a PNG each.")] = True,
-    chunk: Annotated[int, typer.Option(min=1, help="Images at once; lower needs less memory.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    chunk: shared.Chunk = 8,
+    device: shared.Device = "auto",
     force: Force = False,
 ) -> None:
     """Make images with the averaged generator.
 
-    Image i of a seed is always the same, whatever the count and the chunk.
+    Image i of a seed is always the same, whatever the count and the chunk. SEED:INDEX names it to other commands.
     """
-    out = out or _default_out(source, seed, truncation, grid)
+    out = out or _default_out(source, f"seed-{seed}" if latents is None else "latents", truncation, grid)
     if grid and out.suffix.lower() != ".png":
         raise UserError(f"--out: a grid is written as .png, got {out}; for a PNG each, add --files")
     refuse_to_overwrite(out, force)
-    with waiting("loading"):
-        from fastgan_engine.api import load_run
-        from fastgan_engine.config import resolve
-        from fastgan_engine.hardware import pick_device
-        from fastgan_engine.sampling import sample as sample_images
-
-        setting = resolve(flags={"engine.device": device}).engine.device  # checks it
-        run = load_run(source, pick_device(setting))
+    run = shared.open_run(source, device)
+    count, batches = _batches(run, count, seed, latents, truncation, chunk)
     size = run.generator.im_size
     if grid and count * size**2 > GRID_PIXELS:
         raise UserError(
             f"--count: {count:,} images of {size} x {size} are too many for one picture "
             f"(at most {GRID_PIXELS // size**2:,}); add --files"
         )
-    batches = sample_images(run.generator, count, seed=seed, truncation=truncation, chunk=chunk, warn=warn)
     with writing(out):
         written = _write_grid(out, batches, count) if grid else _write_files(out, batches, count)
+    what = f"seed {seed}" if latents is None else f"latents {latents}"
     step = "" if run.step is None else f", step {run.step:,}"
-    typer.echo(f"{count} image(s) of {size} x {size} from {run.source}{step}, seed {seed}: {written}")
+    typer.echo(f"{count} image(s) of {size} x {size} from {run.source}{step}, {what}: {written}")
 
 
-def _default_out(source: Path, seed: int, truncation: float, grid: bool) -> Path:
+def _batches(
+    run: "Run", count: int, seed: int, latents: str | None, truncation: float, chunk: int
+) -> "tuple[int, Iterator[Tensor]]":
+    """How many images, and they: of the latents that are named, or else of the seed."""
+    from fastgan_engine.latent.latents import read_latents
+    from fastgan_engine.latent.rendering import render
+    from fastgan_engine.sampling import sample as sample_images
+
+    if latents is None:
+        return count, sample_images(run.generator, count, seed=seed, truncation=truncation, chunk=chunk, warn=warn)
+    chosen = read_latents(run.generator, latents).scaled(truncation)
+    return len(chosen), render(run.generator, chosen, chunk=chunk, warn=warn)
+
+
+def _default_out(source: Path, what: str, truncation: float, grid: bool) -> Path:
     name = source.absolute().name if source.is_dir() else source.stem
-    name += f"-seed-{seed}" + (f"-truncation-{truncation:g}" if truncation != 1 else "")
+    name += f"-{what}" + (f"-truncation-{truncation:g}" if truncation != 1 else "")
     return Path(f"{name}.png" if grid else name)
 
 

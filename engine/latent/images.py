@@ -66,8 +66,11 @@ def open_images(
     """The images of a folder, a .zip or one file, at the size and with the fit and background of the run.
 
     Raises:
-        DataError: nothing there that can be used.
+        UserError: nothing there.
+        DataError: nothing that can be used.
     """
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give an image, a folder of images or a .zip")
     size, channels = run.generator.im_size, run.generator.nc
     data = (run.config or Config()).data
     if source.is_file() and source.suffix.lower() != ".zip":

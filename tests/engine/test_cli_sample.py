@@ -15,6 +15,7 @@ import fastgan_engine
 from fastgan_engine.cli.sample import sample as sample_command
 from fastgan_engine.config import resolve
 from fastgan_engine.errors import UserError
+from fastgan_engine.latent.latents import draw, save_latents
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.sampling import sample
 from fastgan_engine.snapshot import save_snapshot
@@ -68,6 +69,17 @@ class TestSample:
             assert abs(cell - picture(file)).max() <= 1  # chunks may round otherwise
             assert abs(cell - expected[index]).max() <= 1
 
+    def test_latents_by_name(self, folder: Path, networks: Trained) -> None:
+        save_latents(Path("two.safetensors"), draw(networks.generator, 3, [1, 4]))
+        output = run(folder, "--latents", "0:2,two.safetensors", "--truncation", 0.7, "--files")
+        assert "3 image(s) of 64 x 64" in output
+        assert "latents 0:2,two.safetensors: shells-latents-truncation-0.7/000000.png to 000002.png" in output
+        zeroth, third = (torch.cat(list(sample(networks.generator, 5, seed=s, truncation=0.7))) for s in (0, 3))
+        for file, expected in zip(
+            sorted(Path("shells-latents-truncation-0.7").iterdir()), (zeroth[2], third[1], third[4]), strict=True
+        ):
+            assert abs(picture(file) - expected.int().numpy()).max() <= 1
+
     def test_names_tell_the_settings(self, folder: Path) -> None:
         run(folder, "--count", 1, "--seed", 7, "--truncation", 0.5)
         run(folder, "--count", 1, "--files")
@@ -96,6 +108,7 @@ class TestSample:
         [
             (["--out", "x.jpg"], r"a grid is written as \.png, got x\.jpg; for a PNG each, add --files"),
             (["--count", "1000000"], r"--count: 1,000,000 images of 64 x 64 are too many .*at most 65,536.*--files"),
+            (["--latents", "7,eleven"], "a latent: got 'eleven', expected a SEED such as 7"),
             (["--device", "gpu"], r'engine\.device: got "gpu"'),
             (["--out", "config.toml/x.png"], r"cannot write config\.toml/x\.png: "),
         ],
