@@ -1,8 +1,10 @@
-"""The Triton side of ``adam_ema``: one launch over chunks of all tensors (two where some are not of whole 16 bytes).
+"""The Triton side of ``adam_ema``: one launch over chunks of all tensors (two where some are not of whole 16 bytes),
+after a small one that moves their step counts.
 
 Which chunk of which tensor a program works on, and where the tensors lie, stands in tables on the device.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from fastgan_engine.kernels.tables import address_table, addresses, begins_align
 
 # Elements that one program works on.
 CHUNK = 1024
+# Tensors whose step counts one program moves at once.
+TENSORS = 256
 # Elements of float32 in a wide memory access.
 WIDE = 4
 
@@ -36,6 +40,26 @@ def _adam_pointer(addresses_ptr, tensor, dtype: tl.constexpr, ALIGNED: tl.conste
     if ALIGNED:
         pointer = tl.multiple_of(pointer, 16)
     return pointer
+
+
+@jit
+def _adam_advance_kernel(
+    grads_ptr, found_inf_ptr, steps_ptr, corrections_ptr, count, log_beta1, log_beta2, BLOCK: tl.constexpr
+):  # fmt: skip
+    """One program: step counts of the tensors that are to move, and 1 - beta1^t and 1 - beta2^t of all."""
+    for start in range(0, count, BLOCK):
+        tensor = start + tl.arange(0, BLOCK)
+        mask = tensor < count
+        moved = tl.where(tl.load(grads_ptr + tensor, mask=mask, other=0) != 0, 1.0, 0.0)
+        if found_inf_ptr is not None:
+            moved = tl.where(tl.load(found_inf_ptr) == 0.0, moved, 0.0)
+        step = tl.load(steps_ptr + tensor, mask=mask, other=0.0) + moved
+        tl.store(steps_ptr + tensor, step, mask=mask)
+        # In float64: in float32 the difference of 1 and beta^t would lose its digits.
+        for moment in tl.static_range(2):
+            log_beta = log_beta1 if moment == 0 else log_beta2
+            correction = 1.0 - tl.exp(step.to(tl.float64) * log_beta)
+            tl.store(corrections_ptr + tensor * 2 + moment, correction.to(tl.float32), mask=mask)
 
 
 @jit
@@ -177,13 +201,12 @@ class Plan:
         self, grads: Sequence[Tensor | None], rates: Rates, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> None:
         grads_at = self.grads_at.table(grads)
-        live = grads_at != 0
-        if found_inf is not None:
-            live = live & (found_inf == 0)
-        self.state.steps.add_(live)
-        # In float64: in float32 the difference of 1 and beta^t would lose its digits.
-        steps = self.state.steps.double()
-        corrections = torch.stack([1 - rates.beta1**steps, 1 - rates.beta2**steps], dim=1).float()
+        steps = self.state.steps
+        corrections = torch.empty(len(steps), 2, dtype=torch.float32, device=self.device)
+        launch(
+            _adam_advance_kernel, (1,), grads_at, found_inf, steps, corrections, len(steps),
+            *(math.log(beta) if beta else -math.inf for beta in (rates.beta1, rates.beta2)), BLOCK=TENSORS,
+        )  # fmt: skip
         for aligned, chunks in self.chunks:
             launch(
                 _adam_ema_kernel, (len(chunks),), chunks, self.sizes, self.at[0], grads_at, *self.at[1:], corrections,

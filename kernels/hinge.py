@@ -73,9 +73,9 @@ def _load_terms(
     scale, image, logit = index // (images * per_scale), index // per_scale % images, index % per_scale
     offset = half * count + (image * SCALES + scale) * per_scale + logit
     logits = tl.load(logits_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    # Of the two the masked one is 0.
-    margins = tl.load(margins_real_ptr + index, mask=mask & (half == 0), other=0.0)
-    margins += tl.load(margins_fake_ptr + index, mask=mask & (half == 1), other=0.0)
+    # Of the two one is masked, and 0.
+    margins = tl.load(margins_real_ptr + index, mask=index < (1 - half) * count, other=0.0)
+    margins += tl.load(margins_fake_ptr + index, mask=index < half * count, other=0.0)
     return margins + (half * 2 - 1) * logits, offset, mask
 
 

@@ -248,7 +248,23 @@ def test_one_launch_for_all_tensors():
         for weight in weights:
             weight.grad = torch.empty_like(weight)
         optimizer.step(found_inf=optimizer.find_inf())
-    assert [launch.name for launch in launches] == ["adam_nonfinite_kernel", "adam_ema_kernel"]
+    names = [launch.name for launch in launches]
+    assert names == ["adam_nonfinite_kernel", "adam_advance_kernel", "adam_ema_kernel"]
+
+
+@pytest.mark.parametrize("betas", [(0.5, 0.999), (0.0, 0.9999)], ids=str)
+@pytest.mark.parametrize("done", [0, 1, 30, 100_000])
+def test_corrections_have_all_their_digits(done, betas):
+    """1 - beta^t, where beta^t is next to 1, in float64."""
+    weight = torch.ones(8, requires_grad=True)
+    weight.grad = torch.ones(8)
+    optimizer = AdamEma([weight], 0.01, betas, impl="triton")
+    optimizer.state[weight]["step"].fill_(done)
+    with record_launches() as launches:
+        optimizer.step()
+    (corrections,) = (x.tensors["corrections_ptr"] for x in launches if x.name == "adam_advance_kernel")
+    assert optimizer.state[weight]["step"].item() == done + 1
+    assert corrections[0].tolist() == pytest.approx([1 - beta ** (done + 1) for beta in betas], rel=1e-6)
 
 
 def test_bad_arguments_are_named():

@@ -17,6 +17,10 @@ CASES = {"sm_75": 256, "sm_120": 1024}
 # Kernels that pass over maps or over all weights: most of an iteration's bytes.
 HOT = (
     "adam_ema_kernel",
+    "conv_relu_gradient_kernel",
+    "conv_relu_kernel",
+    "conv_tap_gradient_kernel",
+    "conv_tap_kernel",
     "gate_gradient_kernel",
     "gate_kernel",
     "norm_glu_apply_kernel",
@@ -78,7 +82,9 @@ def test_hot_kernels_move_little_more_than_they_must(rows):
     for row in rows:
         assert row["bytes_minimum"] > 1e6
         ratio = row["bytes_moved"] / row["bytes_minimum"]
-        assert 1 <= ratio <= 1.1, f"{row['kernel']}: {ratio:.3f} of the minimum"
+        # A target that two images are compared with is read by each.
+        most = 1.15 if row["kernel"] == "conv_tap_kernel" else 1.1
+        assert 1 <= ratio <= most, f"{row['kernel']}: {ratio:.3f} of the minimum"
 
 
 PTX = """
