@@ -67,6 +67,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "engine.optimizer": "adam",
         "engine.transposed_from": draw(st.none() | st.integers(1, 2**40)),
         "engine.recompute": draw(st.booleans()),
+        "engine.expandable_segments": draw(st.booleans()),
         "engine.budget_gib": draw(st.none() | st.floats(0, 1e6, exclude_min=True)),
         "engine.threads": draw(st.none() | st.integers(1, 256)),
         "log.tick": draw(st.integers(1, 10_000)),
