@@ -102,8 +102,6 @@ class SingleConfig(Root):
 
     @model_validator(mode="after")
     def _only_what_is_offered(self) -> "SingleConfig":
-        if self.precision.dtype == "fp16":
-            raise ValueError('precision.dtype = "fp16" is not offered for one image; take "auto", "bf16" or "fp32"')
         if self.engine.step == "compile":
             raise ValueError('engine.step = "compile" is not offered for one image; take "auto", "graph" or "eager"')
         return self
@@ -114,6 +112,10 @@ class SingleConfig(Root):
             found.append(
                 f"single.train_depth = {self.single.train_depth} is more than there are stages: all train together"
             )
+        if self.precision.dtype == "fp16":
+            found.append('precision.dtype = "fp16": one image is trained in fp32, without a loss scaler')
+        if not self.precision.channels_last:
+            found.append("precision.channels_last has no effect: one image is always trained in channels-last")
         ignored = [name for name in self.engine.model_fields_set - USED if not self._is_default(name)]
         found += [f"engine.{name} has no effect on training on one image" for name in sorted(ignored)]
         return found

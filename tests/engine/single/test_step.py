@@ -99,3 +99,17 @@ def test_what_is_cached_of_the_reconstruction_is_what_would_be_computed_again_af
     assert again is not None
     for kept, now in zip(step.frozen, again, strict=True):
         assert torch.equal(kept, now)
+
+
+def test_in_bf16_the_losses_are_near_and_weights_and_penalty_stay_in_fp32() -> None:
+    single = small_single()
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        state, reals, sizes = begun(single, 3, torch.float32)
+        step = StageStep(state, single, reals[3], sizes, dtype)
+        found[dtype] = step(Inputs(single, reals[0], state.generator).draw(sizes))
+        assert all(weight.dtype == torch.float32 for network in state.modules() for weight in network.parameters())
+    for name, exact, rounded in zip(SingleLosses._fields, *found.values(), strict=True):
+        assert rounded.dtype == torch.float32
+        assert rounded.item() == pytest.approx(exact.item(), rel=0.1, abs=0.05), name
+    assert found[torch.bfloat16] != found[torch.float32]
