@@ -88,9 +88,10 @@ class LiveScreen(Screen):
         self._draw()
 
     def status(self, name: str, text: str, *, warning: bool = False) -> None:
-        self._statuses.pop(name, None)
         if text:
             self._statuses[name] = Text(text, style="bold red" if warning else "")
+        else:
+            self._statuses.pop(name, None)
         self._draw()
 
     def progress(self, name: str, text: str) -> None:

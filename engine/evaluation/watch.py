@@ -99,7 +99,7 @@ class Watch:
         log.record(state.step, {f"diversity_{k}": v for k, v in asdict(diversity).items()} | {"collapse": rings})
         self.screen.status(
             "diversity",
-            f"{diversity.ratio:.2f} of the training images'; sliced Wasserstein distance {diversity.swd:.4f}",
+            f"{diversity.ratio:.2f} of the training images'; SWD to them {diversity.swd:.4f}",
             warning=rings,
         )
         if rings:

@@ -106,3 +106,17 @@ def test_tensorboard_reads_the_scalars_back_and_a_resumed_run_overwrites(folder:
     tags = set(events.Tags()["scalars"])
     assert {"images_per_second", "ms_data", "ms_d", "ms_g", "memory_used_gib", "loss/d_real"} <= tags
     assert not tags & {"step", "steps", "scale"}  # the axis itself, and what this run does not have
+
+
+def test_what_is_found_between_ticks_is_a_line_and_scalars_of_its_own(folder: RunFolder) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with RunLog(folder, tensorboard=True, start_step=0) as log:
+        log.record(30, {"eval_fid": 31.5, "collapse": True})
+    (found,) = records(folder)
+    assert found.pop("time") > 0
+    assert found == {"step": 30, "eval_fid": 31.5, "collapse": True}
+    events = EventAccumulator(str(folder.tensorboard))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("eval/fid")] == [(30, 31.5)]
+    assert [(e.step, e.value) for e in events.Scalars("collapse")] == [(30, 1)]

@@ -132,6 +132,30 @@ def test_plain_screen_prints_one_line_a_tick(capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_panel_shows_what_holds_in_rows_that_keep_their_place() -> None:
+    recorder = console(80)
+    with LiveScreen("runs/0001", recorder) as screen:
+        screen.status("diversity", "0.41 of the training images'", warning=True)
+        screen.status("FID", "30.10 at step 1,000")
+        screen.tick(report())
+        screen.progress("evaluating", "samples 8 of 16")
+        screen.status("diversity", "0.80 of the training images' [/bold]")
+        screen.status("evaluating", "")
+    recorder.file.seek(0)
+    last = recorder.file.read().rpartition("loss")[2]
+    assert "evaluating" not in last
+    assert last.index("0.80 of the training images' [/bold]") < last.index("30.10 at step 1,000")
+    assert "0.41" not in last
+
+
+def test_plain_screen_prints_what_holds_when_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainScreen() as screen:
+        screen.progress("evaluating", "samples 8 of 16")
+        screen.status("evaluating", "")
+        screen.status("FID", "30.10 at step 1,000")
+    assert capsys.readouterr().out == "FID: 30.10 at step 1,000\n"
+
+
 def test_quiet_screen_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with QuietScreen() as screen:
         screen.event("32 images")
