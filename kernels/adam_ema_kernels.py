@@ -53,7 +53,7 @@ def _adam_advance_kernel(
         moved = tl.where(tl.load(grads_ptr + tensor, mask=mask, other=0) != 0, 1.0, 0.0)
         if found_inf_ptr is not None:
             moved = tl.where(tl.load(found_inf_ptr) == 0.0, moved, 0.0)
-        step = tl.load(steps_ptr + tensor, mask=mask, other=0.0) + moved
+        step = tl.load(steps_ptr + tensor, mask=mask, other=1.0) + moved
         tl.store(steps_ptr + tensor, step, mask=mask)
         # In float64: in float32 the difference of 1 and beta^t would lose its digits.
         for moment in tl.static_range(2):
