@@ -100,6 +100,11 @@ def _obstacle_of_card(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether kernels run in bfloat16 there."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= BF16_FLOOR
+
+
 def _obstacle_of_training(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return "training on the CPU" if torch.cuda.is_available() else "no CUDA device"

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import check, check_device, check_shape
-from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
+from fastgan_engine.kernels.dispatch import Impl, assert_near, has_bf16, self_test, use_triton
 from fastgan_engine.kernels.spectral_plan import Matrix, Plan
 
 EPS = 1e-12
@@ -209,8 +209,8 @@ class _NormaliseFunction(torch.autograd.Function):
 
 @self_test("spectral", dtype=torch.float32)
 def _self_test(device: torch.device, dtype: torch.dtype) -> None:
+    """Vectors, sigma, and the normalised weights with their gradients in each dtype that the card trains in."""
     generator = torch.Generator(device).manual_seed(0)
-    results = []
 
     def layer_of(shape: tuple[int, ...], dim: int) -> SpectralLayer:
         sizes = (shape, (shape[dim],), (shape[1 - dim] * shape[2] * shape[3],))
@@ -218,8 +218,11 @@ def _self_test(device: torch.device, dtype: torch.dtype) -> None:
         return SpectralLayer(weight, u, v, dim)
 
     wide = [layer_of((130, 20, 3, 3), 0), layer_of((5, 3, 3, 3), 0), layer_of((33, 7, 4, 4), 1)]
-    grads = [torch.randn(layer.weight.shape, generator=generator, device=device).to(dtype) for layer in wide]
-    for wanted, impl in ((torch.float32, True), (torch.float64, False)):
+    # Representable in every dtype.
+    grads = [torch.randint(-8, 9, layer.weight.shape, generator=generator, device=device) for layer in wide]
+    made = {dtype, torch.float16, *([torch.bfloat16] if has_bf16(device) else [])}
+    results = []
+    for wanted, triton in ((torch.float32, True), (torch.float64, False)):
         layers = [
             SpectralLayer(
                 layer.weight.to(wanted, memory_format=torch.channels_last, copy=True).requires_grad_(),
@@ -228,11 +231,14 @@ def _self_test(device: torch.device, dtype: torch.dtype) -> None:
             for layer in wide
         ]  # fmt: skip
         batch = SpectralBatch(layers, impl="reference")
-        batch.triton = impl
+        batch.triton = triton
         for training in (True, False):
             state = batch.step(training)
-        out = batch.normalised(state, dtype if impl else wanted)
-        torch.autograd.backward(out, [grad.to(w.dtype) for grad, w in zip(grads, out, strict=True)])
-        found = [*state, *(layer.weight.grad for layer in layers), *(layer.v for layer in layers)]
-        results.append([*found, *(w.detach() for w in out)])
+        found = [*state, *(layer.v for layer in layers)]
+        for low in made:
+            out = batch.normalised(state, low if triton else wanted)
+            incoming = [grad.to(weight.dtype) for grad, weight in zip(grads, out, strict=True)]
+            found += torch.autograd.grad(out, [layer.weight for layer in layers], incoming)
+            found += [weight.detach() for weight in out]
+        results.append(found)
     assert_near("spectral", *results)

@@ -15,7 +15,9 @@ from fastgan_engine.bench.counting import Cost, launch_traffic
 from fastgan_engine.config import Config
 
 KERNELS = "fastgan_engine.kernels"
-FUSED = ("norm_glu", "norm_lrelu", "sle", "lpips_distance", "diffaug", "spectral", "adam_ema", "hinge", "batch")
+FUSED = (
+    "norm_glu", "norm_lrelu", "sle", "conv_relu", "conv_tap", "diffaug", "spectral", "adam_ema", "hinge", "batch",
+)  # fmt: skip
 
 
 def ablate(config: Config, dtype: torch.dtype) -> dict[str, Cost]:
