@@ -5,11 +5,11 @@ import os
 import platform
 import time
 from importlib import metadata
+from typing import Protocol
 
 import torch
 
 from fastgan_engine.hardware import detect
-from fastgan_engine.pipelines import PreparedSet
 from fastgan_engine.run_folder import RunFolder
 
 GIB = 2**30
@@ -17,8 +17,18 @@ HASH_DIGITS = 12  # enough to see that two runs had the same images
 PACKAGES = ("fastgan-engine", "torchvision", "triton", "nvidia-dali-cuda130", "lpips", "numpy", "pillow")
 
 
+class Images(Protocol):
+    """What a run trains on: how many images, and a hash of them."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def hash(self) -> str: ...
+
+
 def record_start(
-    folder: RunFolder, images: PreparedSet, *, step: int, device: torch.device, dtype: torch.dtype
+    folder: RunFolder, images: Images, *, step: int, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Appends to ``folder.environment``; a run that is resumed on another machine has several lines."""
     record = {

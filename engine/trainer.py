@@ -16,7 +16,7 @@ from fastgan_engine.environment import record_start
 from fastgan_engine.errors import UserError
 from fastgan_engine.evaluation.watch import Watch
 from fastgan_engine.hardware import pick_device, pick_dtype
-from fastgan_engine.html import write_report
+from fastgan_engine.html import write_report_or_say
 from fastgan_engine.iteration import Iteration
 from fastgan_engine.kernels import dispatch
 from fastgan_engine.memory.recovery import going_on, smaller
@@ -207,13 +207,8 @@ class Trainer:
         self._write_report()
 
     def _write_report(self) -> None:
-        """Where it fails, whatever the reason, the run loses a page and not its training."""
-        if not self.config.log.report:
-            return
-        try:
-            write_report([self.folder.path], self.folder.report)
-        except Exception as error:
-            self.screen.event(f"note: {self.folder.report} was not written ({type(error).__name__}: {error})")
+        if self.config.log.report:
+            write_report_or_say(self.folder, self.screen)
 
 
 def _last_line(error: Exception) -> str:

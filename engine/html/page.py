@@ -13,6 +13,8 @@ from fastgan_engine.html.charts import make_charts
 from fastgan_engine.html.frames import Frame, make_frames
 from fastgan_engine.html.history import History, read_histories
 from fastgan_engine.html.tables import environment_rows, overview, setting_rows, start_times
+from fastgan_engine.run_folder import RunFolder
+from fastgan_engine.screen import Screen
 
 HERE = Path(__file__).parent
 PICTURE_BUDGET = 10 * 2**20
@@ -47,6 +49,14 @@ def write_report(folders: Sequence[Path], out: Path, *, picture_budget: int = PI
     page = render(read_histories(folders), picture_budget)
     with atomic_write(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def write_report_or_say(folder: RunFolder, screen: Screen) -> None:
+    """The report of a run that trains. Where it fails, for whatever reason, the run loses a page, not its training."""
+    try:
+        write_report([folder.path], folder.report)
+    except Exception as error:
+        screen.event(f"note: {folder.report} was not written ({type(error).__name__}: {error})")
 
 
 def render(histories: Sequence[History], picture_budget: int = PICTURE_BUDGET) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastgan_engine.config import Config, settings
+from fastgan_engine.config.schema import Root
+from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.html.charts import BUDGET
 from fastgan_engine.html.history import History
 from fastgan_engine.html.plot import number
@@ -114,7 +116,9 @@ def setting_rows(histories: Sequence[History]) -> list[SettingRow]:
     """Every setting that one of the runs has, in the order of the schema, with this version's default."""
     if not any(history.settings for history in histories):
         return []
-    defaults, fields = Config().values(), settings()
+    kinds = dict.fromkeys(map(_kind, histories))
+    defaults = {key: value for kind in kinds for key, value in kind().values().items()}
+    fields = {key: field for kind in kinds for key, field in settings(kind).items()}
     keys = dict.fromkeys([*fields, *(key for history in histories for key in history.settings)])
     return [
         SettingRow(
@@ -125,6 +129,11 @@ def setting_rows(histories: Sequence[History]) -> list[SettingRow]:
         )
         for key in keys
     ]
+
+
+def _kind(history: History) -> type[Root]:
+    """Of the configuration that a run has."""
+    return SingleConfig if any(key.startswith("single.") for key in history.settings) else Config
 
 
 def environment_rows(histories: Sequence[History]) -> list[Row]:

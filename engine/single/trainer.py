@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,10 @@ from fastgan_engine.build import set_backends
 from fastgan_engine.capture import CapturedIteration
 from fastgan_engine.clock import Clock
 from fastgan_engine.config.single import SingleConfig
+from fastgan_engine.environment import record_start
 from fastgan_engine.errors import UserError
 from fastgan_engine.hardware import pick_device, pick_dtype
+from fastgan_engine.html import write_report_or_say
 from fastgan_engine.images import save_grid
 from fastgan_engine.report import TickReport
 from fastgan_engine.run_folder import RunFolder
@@ -141,6 +143,7 @@ class SingleTrainer:
         with ticker.paused():
             if ends or self._due(settings.sample_every):
                 self._save_pictures()
+                self._write_report()
             if save:
                 self._save()
 
@@ -160,6 +163,8 @@ class SingleTrainer:
             temporary.write_text(self.config.to_toml(), encoding="utf-8")
         with atomic_write(image_path(self.folder)) as temporary:
             self.image.save(temporary, format="PNG")
+        only = OneImage(self.image_hash)
+        record_start(self.folder, only, step=self.state.step, device=self.device, dtype=self.dtype)
 
     def _log(self) -> RunLog:
         return RunLog(self.folder, tensorboard=self.config.log.tensorboard, start_step=self.state.step)
@@ -190,12 +195,25 @@ class SingleTrainer:
             self._save()
         if self.state.step >= self.single.total:
             self.screen.event(f"quality: {self.quality()}")
+        self._write_report()
+
+    def _write_report(self) -> None:
+        if self.config.log.report:
+            write_report_or_say(self.folder, self.screen)
 
     def quality(self) -> Quality:
         """Figures of the samples of the generator as it is, at the size it has reached."""
         model = self.model()
         real = to_pixels(at_size(model.image, model.sizes[-1]))
         return assess(real, list(sample(model, COUNT, seed=self.single.seed)))
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """What a run on one image trains on, as ``environment.record_start`` wants it."""
+
+    hash: str
+    count: int = 1
 
 
 def forward_dtype(config: SingleConfig, device: torch.device) -> torch.dtype:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastgan_engine import trainer
+from fastgan_engine.html import page
 from fastgan_engine.pipelines import PreparedSet, draw_demo, prepare
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.screen import QuietScreen
@@ -46,15 +47,15 @@ def test_a_page_at_each_grid_and_at_the_end(
             raise OSError("no space left")
         real(folders, out)
 
-    real = trainer.write_report
-    monkeypatch.setattr(trainer, "write_report", write)
+    real = page.write_report
+    monkeypatch.setattr(page, "write_report", write)
     said = train(images, tmp_path / "run")
     assert written == [2, 3, 3]  # with those of the steps 0 and 1, then 2, then at the end
     assert sum("report.html was not written (OSError: no space left)" in text for text in said) == 1
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "<dd>2 of 2</dd>" in page
-    assert page.count('<div class="frame ') == 6
-    assert "Training started" in page
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<dd>2 of 2</dd>" in html
+    assert html.count('<div class="frame ') == 6
+    assert "Training started" in html
 
 
 def test_it_can_be_turned_off(images: PreparedSet, tmp_path: Path) -> None:

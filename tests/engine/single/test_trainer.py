@@ -83,6 +83,10 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert screen.events[0] == "stage 1 of 3: 22 x 15, training stage 1"
     assert "stage 3 of 3: 40 x 28, training stages 2 to 3" in screen.events
     assert screen.events[-1].startswith("quality: patch-wise sliced Wasserstein distance 0.")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "single.train_depth" in page
+    assert "data.path" not in page
+    assert "unknown to this version" not in page
     opened = load_single(tmp_path, "retarget", CPU)
     for a, b in zip(opened.model.generator.parameters(), made.state.networks.generator.parameters(), strict=True):
         assert torch.equal(a, b)
