@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fastgan_engine.evaluation.runs import Evaluation
 
+MIN_NAME = 16  # columns for a run's name, which is folded where it is longer
 WIDE = 200  # columns, where there is no terminal to fit into
 
 
@@ -117,8 +118,8 @@ def table(evaluations: "Sequence[Evaluation]") -> "Table":
 
     from fastgan_engine.evaluation.metrics import METRICS
 
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    grid.add_column("run", overflow="fold")
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    grid.add_column("run", overflow="fold", min_width=MIN_NAME)
     for title in ("step", *(METRICS[name].title for name in evaluations[0].values)):
         grid.add_column(title, justify="right", no_wrap=True)
     best = {name: _best(name, evaluations) for name in evaluations[0].values}

@@ -1,16 +1,20 @@
 """`evaluate`: the table, the JSON file, and one line for what is wrong in the input."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fastgan_engine.cli.evaluate import evaluate as command
+from fastgan_engine.cli.evaluate import table
 from fastgan_engine.config import resolve
 from fastgan_engine.errors import UserError
+from fastgan_engine.evaluation.defaults import NAMES
 from fastgan_engine.evaluation.runs import Evaluation, notes
 from fastgan_engine.networks import Generator
 from fastgan_engine.pipelines import draw_demo
@@ -128,3 +132,16 @@ def test_few_images_are_noted_for_fid() -> None:
 def test_different_images_are_noted() -> None:
     (note,) = notes([evaluation(), evaluation(data_hash="b")])
     assert "do not compare" in note
+
+
+def test_all_metrics_of_a_long_path_fit_a_terminal() -> None:
+    values = dict.fromkeys(NAMES, 0.1) | {"fid": 123.456}
+    recorder = Console(width=80, file=io.StringIO())
+    recorder.print(
+        table([evaluation(source=Path("runs/photos/" + "x" * 40), step=50_000, values=values, real_diversity=0.5)])
+    )
+    lines = recorder.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in lines)
+    assert "".join(line.split()[0] for line in lines if "x" in line) == "runs/photos/" + "x" * 40
+    assert "50,000 123.46  100.00 0.100" in "\n".join(lines)
+    assert "training images" in "\n".join(lines)
