@@ -170,7 +170,7 @@ def _tiling(y: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
     windows = max(1, TILE // padded)
     # So many tiles a program that loading biases and weights costs little beside them.
     tiles = cdiv(channels, WEIGHTS_A_TILE)
-    meta = {"CHANNELS": channels, "PADDED": padded, "WINDOWS": windows, "TILES": tiles}
+    meta: dict[str, Any] = {"CHANNELS": channels, "PADDED": padded, "WINDOWS": windows, "TILES": tiles}
     meta |= {"EPS": EPS, "SLOPE_SCALE": SLOPE_SCALE, "NONE": NONE}
     return (batch, cdiv(cdiv(height, 2) * cdiv(width, 2), windows * tiles)), meta
 

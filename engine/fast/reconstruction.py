@@ -52,8 +52,8 @@ class FastReconstruction:
             return self._through_vgg(made, targets)
         with torch.no_grad():
             wanted = self._features(targets)
-        pairs = zip(self._features(made), wanted, self._linear_weights(), strict=True)
-        return torch.cat([lpips_distance(a, b, linear, impl=self.impl) for a, b, linear in pairs]).sum()
+        compared = zip(self._features(made), wanted, self._linear_weights(), strict=True)
+        return torch.cat([lpips_distance(a, b, linear, impl=self.impl) for a, b, linear in compared]).sum()
 
     def _seen(self, images: list[Tensor]) -> Tensor:
         """Images in [-1, 1] as the trunk sees them: one batch of three standardised channels."""
@@ -81,7 +81,8 @@ class FastReconstruction:
         network = self.loss.lpips.net
         for index in range(1, network.N_slices + 1):
             layers = getattr(network, f"slice{index}")
-            yield [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Conv2d)]
+            convolutions = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+            yield [(layer.weight, layer.get_parameter("bias")) for layer in convolutions]
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """The trunk's maps after each of its slices."""
