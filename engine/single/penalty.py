@@ -6,7 +6,8 @@ D is linear between the kinks of LeakyReLU, so its gradient with respect to x is
 ones, with the slopes of the activations at x between them. Written out so, the penalty is an ordinary function of the
 weights: one backward gives its gradient. A double backward gives the same, and spends more: it sends zeros through the
 forward pass, and PyTorch computes its weight gradients as convolutions with kernels as large as the image.
-Always in fp32: the penalty subtracts 1 from a norm and squares what is left.
+Always of fp32 tensors, also under autocast: the penalty subtracts 1 from a norm and squares what is left. On CUDA its
+convolutions may run in TF32, as ``precision.tf32`` has it.
 Source: Gulrajani et al., NeurIPS 2017 (arXiv 1704.00028), with the norm per pixel of the released ConSinGAN code.
 """
 
