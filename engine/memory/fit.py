@@ -104,7 +104,7 @@ def largest_batch(config: Config, budget: int, planner: Planner) -> int:
 def _line(peak: Callable[[int], int], batch: int, budget: int) -> int:
     """Memory grows all but linearly with the batch: where the line through two plans meets the budget."""
     other = 1 if batch > 1 else 2
-    slope = (peak(batch) - peak(other)) / (batch - other)
+    slope = max((peak(batch) - peak(other)) / (batch - other), 1)
     return int(batch + (budget - peak(batch)) / slope)
 
 
