@@ -202,7 +202,7 @@ def test_the_engine_costs_little_at_256() -> None:
     engine = cost(resolve(), "engine", launch_bytes=quick_bytes())
     assert engine.gbytes < 15
     assert engine.gflop < 1210
-    assert engine.ops < 1100
+    assert engine.ops < 950
     adam = sum(op.bytes for op in engine.operations if op.name == "adam_ema_kernel")
     # Weights, moments and averages read and written, gradients read; D has no averages.
     assert adam == pytest.approx(FP32 * (9 * 29.13e6 + 7 * 11.53e6), rel=0.01)
@@ -212,7 +212,7 @@ def test_the_engine_costs_little_at_1024() -> None:
     """FLOP by their target; operations miss theirs, 850."""
     engine = cost(resolve(flags={"model.im_size": 1024}), "engine", launch_bytes=lambda launch: 0)
     assert engine.gflop < 1400
-    assert engine.ops < 1200
+    assert engine.ops < 1010
 
 
 def test_equal_launches_are_counted_once_and_alike() -> None:
