@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from fastgan_engine.bench.contenders import Engine
 from fastgan_engine.bench.throughput import wait_for
-from fastgan_engine.build import set_backends
 from fastgan_engine.config import Config
-from fastgan_engine.hardware import pick_device, pick_dtype
+from fastgan_engine.hardware import pick_device
 from fastgan_engine.pipelines import DataError, PreparedSet
 from fastgan_engine.sources import Source, open_source
 
@@ -24,7 +22,8 @@ SECONDS = 1.0
 BATCHES = (3, 200)
 # Steps on which the wait is measured: the first ones find what was prefetched while nothing ran.
 STEPS, IGNORED = 8, 3
-STEP_ITERATIONS = 3
+# Longer steps are cut to this: what a loader has not made by then it makes no sooner.
+LONGEST_MS = 400.0
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,6 @@ class Deliveries:
     def needed(self) -> float:
         """Images/s that the step takes."""
         return self.config.train.batch / self.step_ms * 1e3
-
-
-def measure_step(config: Config) -> float:
-    """Median milliseconds of the engine's step here, its batch at hand, LPIPS with random weights."""
-    device = pick_device(config.engine.device)
-    set_backends(config)
-    engine = Engine(config, device, pick_dtype(config.precision.dtype, device))
-    shape = (config.train.batch, config.model.nc, config.model.im_size, config.model.im_size)
-    reals = torch.zeros(shape, device=device)
-    times = []
-    for _ in range(1 + STEP_ITERATIONS):
-        wait_for(device)
-        begin = time.perf_counter()
-        engine.run(reals)
-        wait_for(device)
-        times.append((time.perf_counter() - begin) * 1e3)
-    return statistics.median(times[1:])
 
 
 def deliver(config: Config, images: PreparedSet, mode: str, step_ms: float) -> Delivery:
@@ -109,7 +91,10 @@ def _seconds_a_batch(source: Source, device: torch.device) -> float:
 
 
 def _wait_ms(source: Source, device: torch.device, step_ms: float) -> float:
-    """As the training loop measures it: the host's time in ``fetch``; the step itself is slept through."""
+    """As the training loop measures it: the host's time in ``fetch``; the step itself is slept through.
+
+    Of steps beyond ``LONGEST_MS`` this is an upper limit.
+    """
     waits = []
     for _ in range(IGNORED + STEPS):
         begin = time.perf_counter()
@@ -117,7 +102,7 @@ def _wait_ms(source: Source, device: torch.device, step_ms: float) -> float:
         waits.append((time.perf_counter() - begin) * 1e3)
         source.reals()
         wait_for(device)
-        time.sleep(step_ms / 1e3)
+        time.sleep(min(step_ms, LONGEST_MS) / 1e3)
     return statistics.median(waits[IGNORED:])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fastgan_engine.bench.contenders import CONTENDERS, Contender
+from fastgan_engine.bench.contenders import CONTENDERS, Contender, Engine
 from fastgan_engine.build import set_backends
 from fastgan_engine.config import Config
 from fastgan_engine.hardware import pick_device, pick_dtype
@@ -65,6 +65,23 @@ def compare(config: Config, names: Sequence[str], *, iterations: int) -> dict[st
         for name, contender in contenders.items():
             timings[name].each.append(_time(contender, reals, device))
     return timings
+
+
+def engine_step_ms(config: Config, iterations: int, *, seconds: float = float("inf")) -> float:
+    """Median milliseconds of the engine's iteration under ``config``, its batch at hand, LPIPS with random weights.
+
+    After one that is not counted, as many as ``iterations`` and ``seconds`` allow, at least one.
+    """
+    device = pick_device(config.engine.device)
+    set_backends(config)
+    engine = Engine(config, device, pick_dtype(config.precision.dtype, device))
+    reals = _batch(config, torch.Generator(device).manual_seed(config.train.seed))
+    end = time.perf_counter() + seconds
+    _time(engine, reals, device)
+    times = [_time(engine, reals, device)]
+    while len(times) < iterations and time.perf_counter() < end:
+        times.append(_time(engine, reals, device))
+    return statistics.median(times)
 
 
 def _batch(config: Config, generator: torch.Generator) -> Tensor:

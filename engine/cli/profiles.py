@@ -1,4 +1,4 @@
-"""``fastgan-engine profiles list|show``: the shipped profiles, and what each changes."""
+"""``fastgan-engine profiles list|show``: the shipped profiles, what each says and why."""
 
 import json
 from dataclasses import asdict
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastgan_engine.cli.tune import tune
+
 if TYPE_CHECKING:
     from fastgan_engine.profiles import Card
 
-app = typer.Typer(help="The shipped profiles, one a card.", no_args_is_help=True)
+app = typer.Typer(help="The shipped profiles, one a card; and one for this machine.", no_args_is_help=True)
+app.command("tune")(tune)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -37,10 +40,10 @@ def list_profiles(as_json: Json = False) -> None:
 
 @app.command("show")
 def show_profile(
-    name: Annotated[str, typer.Argument(help="A profile's name, or auto for this machine's.")],
+    name: Annotated[str, typer.Argument(help="A profile's name or .toml file, or auto for this machine's.")],
     as_json: Json = False,
 ) -> None:
-    """Show what a profile changes, beside the default, and the facts of its card."""
+    """Show what a profile says, beside the default and with the reason, and the facts of its card."""
     from fastgan_engine import profiles
 
     notes = []
@@ -49,20 +52,26 @@ def show_profile(
 
         choice = choose_profile()
         name, notes = choice.profile, [choice.reason]
-    changes = _changes(name)  # first: an unknown name fails here, as a UserError
+    said = _said(name)  # first: an unknown name fails here, as a UserError
     card = profiles.card(name)
     if as_json:
-        typer.echo(json.dumps(_as_dict(name, card, changes), indent=2))
+        typer.echo(json.dumps(_as_dict(name, card, said) | {"reasons": profiles.reasons(name)}, indent=2))
         return
-    _print_profile(name, card, changes, notes)
+    _print_profile(name, card, said, notes)
+
+
+def _said(name: str) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (the profile's value, the default), for what the profile says."""
+    from fastgan_engine.config import Config, resolve_with_sources
+
+    defaults, found = Config().values(), resolve_with_sources(name)
+    values = found.config.values()
+    return {key: (values[key], defaults[key]) for key, source in found.sources.items() if source != "default"}
 
 
 def _changes(name: str) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (the profile's value, the default)."""
-    from fastgan_engine.config import Config, resolve
-
-    defaults = Config().values()
-    return {key: (value, defaults[key]) for key, value in resolve(name).values().items() if value != defaults[key]}
+    """What of it differs from the default."""
+    return {key: (value, default) for key, (value, default) in _said(name).items() if value != default}
 
 
 def _as_dict(name: str, card: "Card | None", changes: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
@@ -74,11 +83,11 @@ def _facts(card: "Card") -> tuple[str, str, str, str]:
     return card.name, card.arch, f"{card.memory_gib:g} GiB", f"{card.bandwidth_gbs:g} GB/s"
 
 
-def _print_profile(name: str, card: "Card | None", changes: dict[str, tuple[Any, Any]], notes: list[str]) -> None:
+def _print_profile(name: str, card: "Card | None", said: dict[str, tuple[Any, Any]], notes: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fastgan_engine.config import settings
+    from fastgan_engine import profiles
 
     console = Console()
     for note in notes:
@@ -86,9 +95,10 @@ def _print_profile(name: str, card: "Card | None", changes: dict[str, tuple[Any,
     console.print(f"[bold]{name}[/]: " + (", ".join(_facts(card)) if card else "no graphics card"))
     if card:
         console.print(f"[dim]{card.note}[/]")
-    table = Table("setting", name, "default", "meaning", box=None, pad_edge=False)
-    for key, (value, default) in changes.items():
-        table.add_row(key, _word(value), _word(default), settings()[key].description)
+    reasons = profiles.reasons(name)
+    table = Table("setting", "value", "default", "why", box=None, pad_edge=False)
+    for key, (value, default) in said.items():
+        table.add_row(key, _word(value), _word(default) if value != default else "same", reasons.get(key, ""))
     console.print(table)
 
 

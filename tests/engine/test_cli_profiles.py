@@ -39,12 +39,15 @@ def test_show_puts_the_default_beside_each_change() -> None:
     assert rows["precision.channels_last"] == ["false", "true"]
 
 
-def test_show_json_holds_exactly_the_changes() -> None:
+def test_show_json_holds_what_is_said_and_why() -> None:
     shown = json.loads(run("show", "rtx3070", "--json"))
-    assert shown["settings"] == {
+    settings = shown["settings"]
+    assert {key: said for key, said in settings.items() if said["value"] != said["default"]} == {
         "precision.dtype": {"value": "bf16", "default": "auto"},
         "engine.device": {"value": "cuda", "default": "auto"},
     }
+    assert settings["train.batch"] == {"value": 8, "default": 8}
+    assert "gradient scaler" in shown["reasons"]["precision.dtype"]
 
 
 def test_show_auto_shows_the_profile_of_this_machine_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

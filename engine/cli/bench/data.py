@@ -1,10 +1,7 @@
 """``fastgan-engine bench data``."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,14 +15,11 @@ from fastgan_engine.cli.bench.options import (
     parse_sizes,
     write_json,
 )
-from fastgan_engine.cli.outcome import data_errors, progress_bar, waiting, warn
+from fastgan_engine.cli.images import images_for
+from fastgan_engine.cli.outcome import waiting
 from fastgan_engine.errors import UserError
 
-if TYPE_CHECKING:
-    from fastgan_engine.config import Config
-    from fastgan_engine.pipelines import PreparedSet
-
-DEMO_COUNT = 32
+STEP_ITERATIONS = 3
 
 
 def data(
@@ -54,6 +48,7 @@ def data(
     configs = [resolve(flags=flags | {"model.im_size": size}, sets=settings or []) for size in parse_sizes(im_size)]
     from fastgan_engine.bench import data as bench
     from fastgan_engine.bench import data_report, plots
+    from fastgan_engine.bench.throughput import engine_step_ms
 
     if plot_file is not None:
         plots.require_matplotlib()
@@ -63,8 +58,8 @@ def data(
             raise UserError(f"--modes: cannot measure {mode!r}; known are {', '.join(bench.MODES)}")
     done = []
     for config in configs:
-        with _images(config, images) as prepared, waiting(f"measuring at {config.model.im_size}"):
-            step = step_ms or bench.measure_step(config)
+        with images_for(config, images) as prepared, waiting(f"measuring at {config.model.im_size}"):
+            step = step_ms or engine_step_ms(config, STEP_ITERATIONS)
             found = [bench.deliver(config, prepared, mode, step) for mode in wanted]
         done.append(bench.Deliveries(config, step, step_ms is None, found))
         data_report.show(done[-1])
@@ -74,22 +69,3 @@ def data(
     if plot_file is not None:
         data_report.plot(done, plot_file)
         typer.echo(f"wrote {plot_file}")
-
-
-@contextmanager
-def _images(config: "Config", source: Path | None) -> "Iterator[PreparedSet]":
-    """The prepared set of ``source``; where there is none, of flowers drawn at the training size."""
-    from fastgan_engine.pipelines import draw_demo, prepare
-
-    with tempfile.TemporaryDirectory() as folder, data_errors():
-        cache = config.data.cache_dir
-        if source is None:
-            source, cache = Path(folder, "flowers"), Path(folder, "cache")
-            with progress_bar("drawing") as progress:
-                draw_demo(source, count=DEMO_COUNT, size=config.model.im_size, progress=progress)
-        with progress_bar("preparing") as progress:
-            prepared = prepare(
-                source, cache, im_size=config.model.im_size, channels=config.model.nc, fit=config.data.fit,
-                background=config.data.background, warn=warn, progress=progress,
-            )  # fmt: skip
-        yield prepared

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fastgan_engine.bench import data, data_report
+from fastgan_engine.bench import data, data_report, throughput
 from fastgan_engine.cli import app
 from fastgan_engine.errors import UserError
 from fastgan_engine.sources import Source
@@ -93,12 +93,8 @@ def test_a_mode_that_does_not_run_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_step_is_measured_where_no_time_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "measure_step", lambda config: 12.5)
+    monkeypatch.setattr(throughput, "engine_step_ms", lambda config, iterations: 12.5)
     assert "a step of 12.5 ms (measured here)" in " ".join(run("--im-size", "64", "--modes", "host").split())
-
-
-def test_measuring_a_step_runs_the_engine() -> None:
-    assert 0 < data.measure_step(CONFIG) < 60_000
 
 
 def test_an_unknown_mode_is_refused_by_name() -> None:

@@ -1,0 +1,169 @@
+"""The search: one axis after the other, each tried with what was chosen before it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastgan_engine.bench.data import GOAL, deliver
+from fastgan_engine.bench.throughput import engine_step_ms
+from fastgan_engine.config import Config
+from fastgan_engine.hardware import dtype_for, pick_device
+from fastgan_engine.kernels.up_conv import TRANSPOSED_FROM
+from fastgan_engine.pipelines import PreparedSet
+from fastgan_engine.tuning import up_convs
+from fastgan_engine.tuning.trials import Effort, Trial, changed, try_step
+
+# A choice replaces the profile's only where it is faster by this factor: timings scatter.
+MARGIN = 1.03
+# Beside the profile's own batch. It stays whatever they give: the batch belongs to the recipe.
+BATCHES = (4, 16)
+NO_TIME = "not tried: no time left"
+
+Told = Callable[[Trial], None]
+
+
+@dataclass
+class Tuned:
+    """What the search found.
+
+    Attributes:
+        settings: by dotted key, the values that differ from the start.
+        reasons: for them, and for what stayed after being measured.
+        trials: everything tried, in order.
+        layers: the up-convolutions, timed.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    layers: list[up_convs.Layer] = field(default_factory=list)
+
+
+class Search:
+    """Tunes ``config`` on this machine with the images ``images``; ``run`` returns what it found.
+
+    told: called with every trial as it ends.
+    """
+
+    def __init__(self, config: Config, images: PreparedSet, effort: Effort, told: Told) -> None:
+        self.config, self.images, self.effort, self.told = config, images, effort, told
+        self.device = pick_device(config.engine.device)
+        self.end = time.perf_counter() + effort.seconds
+        self.found = Tuned()
+
+    def run(self) -> Tuned:
+        threads = torch.get_num_threads()
+        try:
+            for axis, choices in self._axes():
+                self._choose(axis, choices)
+            self._choose_up_conv()
+            self._try_batches()
+            self._choose_workers()
+        finally:
+            torch.set_num_threads(threads)
+        return self.found
+
+    def _axes(self) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+        """By axis its choices; the profile's own need not be among them."""
+        if self.device.type == "cuda":
+            half = dtype_for(torch.cuda.get_device_capability(self.device))
+            yield "precision", [{"precision.dtype": name} for name in dict.fromkeys(("fp32", half))]
+            yield "step", [{"engine.step": name} for name in ("graph", "eager")]
+            yield "kernels", [{"engine.kernels": name} for name in ("auto", "reference")]
+        else:
+            yield "precision", [{"precision.dtype": name} for name in ("fp32", "bf16")]
+            cores = os.cpu_count() or 1
+            yield "threads", [{"engine.threads": n} for n in sorted({1, max(1, cores // 2), cores})]
+        yield "layout", [{"precision.channels_last": value} for value in (True, False)]
+
+    def _choose(self, axis: str, choices: Sequence[Mapping[str, Any]]) -> None:
+        """Tries the values of one setting; takes the fastest where it beats the present one by the margin."""
+        (key,) = choices[0]
+        present = self.config.values()[key]
+        choices = sorted(choices, key=lambda choice: choice[key] != present)  # what it is compared with comes first
+        trials = [self._try(axis, _word(choice[key]), choice) for choice in choices]
+        rated = [trial for trial in trials if trial.images_per_second is not None]
+        if not rated:
+            return
+        best = max(rated, key=_rate)
+        own = next((trial for trial in rated if trial.settings[key] == present), None)
+        if own is not None and _rate(best) < MARGIN * _rate(own):
+            best = own
+        self._take(dict(best.settings), f"images/s: {_rates(trials)}")
+
+    def _try(self, axis: str, choice: str, settings: Mapping[str, Any]) -> Trial:
+        if self._is_over():
+            return self._tell(Trial(axis, choice, settings, note=NO_TIME))
+        return self._tell(try_step(axis, choice, settings, changed(self.config, settings), self.effort))
+
+    def _is_over(self) -> bool:
+        return time.perf_counter() > self.end
+
+    def _tell(self, trial: Trial) -> Trial:
+        self.found.trials.append(trial)
+        self.told(trial)
+        return trial
+
+    def _take(self, settings: Mapping[str, Any], reason: str) -> None:
+        self.config = changed(self.config, settings)
+        self.found.settings.update(settings)
+        self.found.reasons.update(dict.fromkeys(settings, reason))
+
+    def _choose_up_conv(self) -> None:
+        if self._is_over():
+            self._tell(Trial("up_conv", "transposed from", {}, note=NO_TIME))
+            return
+        layers = self.found.layers = up_convs.measure(self.config, self.effort.iterations)
+        rule = up_convs.best_rule(layers)
+        own, best = (sum(layer.ms(r) for layer in layers) for r in (TRANSPOSED_FROM, rule))
+        if own < MARGIN * best:
+            rule, best = TRANSPOSED_FROM, own
+        self._tell(Trial("up_conv", f"from {rule} pixels", {}, note=f"{best:.4g} ms a step; by the rule {own:.4g}"))
+        if rule != TRANSPOSED_FROM:
+            self._take(
+                {"engine.transposed_from": rule},
+                f"up-convolutions of a step: {best:.4g} ms, with the kernels' own rule ({TRANSPOSED_FROM}) {own:.4g}",
+            )
+
+    def _try_batches(self) -> None:
+        own = self.config.train.batch
+        sizes = sorted({own, *BATCHES})
+        trials = [self._try("batch", str(n), {"train.batch": n, "train.micro_batch": None}) for n in sizes]
+        self.found.reasons["train.batch"] = f"the recipe's, kept; images/s by batch: {_rates(trials)}"
+        self.found.settings["train.batch"] = own
+
+    def _choose_workers(self) -> None:
+        """The fewest decoding threads with which a streamed set makes the step wait for less than the goal."""
+        if self._is_over():
+            self._tell(Trial("workers", "all", {}, note=NO_TIME))
+            return
+        step = engine_step_ms(self.config, 1)
+        own, waits = self.config.data.workers, []
+        for workers in sorted({1, own, min(8, os.cpu_count() or 1)}):
+            settings = {"data.workers": workers}
+            found = deliver(changed(self.config, settings), self.images, "pillow", step)
+            assert found.wait_ms is not None
+            note = f"streamed by pillow; waits {found.wait_ms:.2f} ms, {found.wait_ms / step:.2%} of a step"
+            self._tell(Trial("workers", str(workers), settings, found.images_per_second, note))
+            waits.append((found.wait_ms > GOAL * step, workers))
+        late, workers = min(waits)
+        verdict = "no number of threads keeps" if late else "the fewest that keep"
+        reason = f"{verdict} the wait under {GOAL:.0%} of a step where the set is streamed"
+        self._take({"data.workers": workers}, reason)
+
+
+def _rate(trial: Trial) -> float:
+    assert trial.images_per_second is not None
+    return trial.images_per_second
+
+
+def _rates(trials: Sequence[Trial]) -> str:
+    return ", ".join(f"{t.choice} {_rate(t):.4g}" for t in trials if t.images_per_second is not None) or "not measured"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
