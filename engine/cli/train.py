@@ -34,7 +34,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; wins over everything.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the configuration, planned memory and time, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration, planned memory and time, and stop.")
+    ] = False,
     im_size: Annotated[int | None, typer.Option(help="64, 128, 256, 512 or 1024.", rich_help_panel=Images)] = None,
     fit: Annotated[str | None, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=Images)] = None,
     background: Annotated[
