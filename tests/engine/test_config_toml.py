@@ -112,8 +112,8 @@ class TestRoundTrip:
         lines = found.config.to_toml(found.sources).splitlines()
         assert "steps = 5  # from flag" in lines
         assert 'dtype = "fp16"  # from profile rtx2070' in lines
-        assert "batch = 8" in lines
-        assert lines[lines.index("batch = 8") - 1] == "# images a step"
+        assert "nz = 256" in lines
+        assert lines[lines.index("nz = 256") - 1] == "# length of the latent vector"
 
 
 def _flat(text: str) -> dict[str, Any]:
