@@ -8,7 +8,20 @@ import sys
 
 import typer
 
-from fastgan_engine.cli import bench, data, doctor, evaluate, exchange, plan, profiles, report, sample, single, train
+from fastgan_engine.cli import (
+    bench,
+    data,
+    doctor,
+    evaluate,
+    exchange,
+    plan,
+    profiles,
+    report,
+    sample,
+    single,
+    train,
+    ui,
+)
 from fastgan_engine.cli.latent import interpolate, invert, mix, neighbors
 from fastgan_engine.errors import UserError
 
@@ -35,6 +48,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(profiles.app, name="profiles")
 app.command()(report.report)
+app.command()(ui.ui)
 app.command()(doctor.doctor)
 
 
