@@ -47,8 +47,10 @@ class CompiledStep(ReferenceStep):
         autocast = None if dtype == torch.float32 else torch.autocast(networks.device.type, dtype=dtype)
         super().__init__(networks, reconstruction, state.opt_g, state.opt_d, ema_decay=ema_decay, autocast=autocast)
         self.scalers, self.clock = state.scalers, clock
-        for module in (networks.generator, networks.discriminator, reconstruction):
-            module.compile(backend=backend or BACKEND)
+        # The networks themselves stay as they are: sample grids and checkpoints need no compiling.
+        self.run_g = torch.compile(networks.generator, backend=backend or BACKEND)
+        self.run_d = torch.compile(networks.discriminator, backend=backend or BACKEND)
+        reconstruction.compile(backend=backend or BACKEND)
 
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
         try:

@@ -1,7 +1,8 @@
 """One iteration of the released recipe in plain PyTorch: what every fast path is tested and timed against."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,11 +44,12 @@ class ReferenceStep:
         self.opt_g, self.opt_d = opt_g, opt_d
         self.ema_decay = ema_decay
         self.autocast = autocast or nullcontext()
+        self.run_g: Callable[..., Any] = networks.generator
+        self.run_d: Callable[..., Any] = networks.discriminator
 
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
-        generator, discriminator = self.networks.generator, self.networks.discriminator
         with self.autocast:
-            big, small = generator(draws.z, draws.noise)
+            big, small = self.run_g(draws.z, draws.noise)
         reals = diffaug(reals, draws.augment_real, impl="reference")
         fakes = [
             diffaug(big, draws.augment_big, impl="reference"),
@@ -57,16 +59,16 @@ class ReferenceStep:
         self.opt_d.zero_grad()
         d_real, rec = self._backward_real(reals, draws)
         with self.autocast:
-            d_fake = hinge_fake(discriminator([fake.detach() for fake in fakes]), draws.margins_fake)
+            d_fake = hinge_fake(self.run_d([fake.detach() for fake in fakes]), draws.margins_fake)
         self._backward("d", d_fake)
         self._update("d", self.opt_d)
 
         self.opt_g.zero_grad()
         with self.autocast:
-            g = -discriminator(fakes).mean()
+            g = -self.run_d(fakes).mean()
         self._backward("g", g)
         self._update("g", self.opt_g)
-        update_ema(self.networks.ema, generator, self.ema_decay)
+        update_ema(self.networks.ema, self.networks.generator, self.ema_decay)
         return StepLosses(d_real.detach(), d_fake.detach(), rec.detach(), g.detach())
 
     def _backward_real(self, reals: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -75,10 +77,10 @@ class ReferenceStep:
         part = self._part(draws)
         with self.autocast:
             if discriminator.decode:
-                logits, reconstructions = discriminator(images, "real", part)
+                logits, reconstructions = self.run_d(images, "real", part)
                 rec = self.reconstruction.released(reconstructions, reals, part)
             else:
-                logits, rec = discriminator(images), reals.new_zeros(())
+                logits, rec = self.run_d(images), reals.new_zeros(())
             d_real = hinge_real(logits, draws.margins_real)
         self._backward("d", d_real + rec)
         return d_real, rec
