@@ -1,15 +1,15 @@
 """Noise, batch norm, GLU and skip-layer gate in one operation: two passes over x forward, two backward.
 
-    y = gate * a * sigmoid(b),  [a, b] = BN(x / sigma + noise_weight * noise)
+    y = s_g a sigmoid(b),  [a, b] = BN(x / sigma + noise_weight * noise),  s_g = sigmoid(gate)
 
 with [a, b] the halves of the channels, and noise, gate and sigma optional. Backward, with z = BN(x') =
 (x' - mean) s + bias, s = weight / sqrt(var + eps), and g the gradient of y:
 
-    da = g gate sigmoid(b),   db = g gate a sigmoid(b) (1 - sigmoid(b))
+    da = g s_g sigmoid(b),   db = g s_g a sigmoid(b) (1 - sigmoid(b))
     dx = s (dz - mean(dz) - (x' - mean) mean(dz (x' - mean)) / (var + eps))      (eval mode: dx = s dz)
-    dnoise_weight = sum(dx noise),   dgate = sum over H, W of g a sigmoid(b)
+    dnoise_weight = sum(dx noise),   dgate = s_g (1 - s_g) sum over H, W of g a sigmoid(b)
 
-Saved for backward: x, noise, the statistics and the gate; sigmoid and norm are computed again.
+Saved for backward: x, noise, the statistics and the gate's logits; sigmoids and norm are computed again.
 
 sigma, a convolution's spectral norm, folds the division into the norm: BN_eps(x / sigma + w n) =
 BN_{eps sigma^2}(x + sigma w n), so no normalised weight is needed. Its gradient is computed only if sigma asks for one.
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter, check_shape
+from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter
 from fastgan_engine.kernels.blocked_norm import Activation, blocked_norm, blocks_pay
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
 from fastgan_engine.kernels.launch import launch
@@ -43,11 +43,11 @@ from fastgan_engine.kernels.norm_glu_kernels import (
 )
 from fastgan_engine.kernels.norm_stats import (
     Norm,
+    check_gate,
     check_norm,
-    gradient_means,
-    segment_sum,
+    chunk_statistics,
+    parameter_gradients,
     sigma_gradient,
-    statistics,
 )
 from fastgan_engine.kernels.tiling import Tiling, tiling
 
@@ -77,7 +77,7 @@ def norm_glu_reference(
         F.batch_norm(part, running_mean, running_var, weight, bias, training, momentum, eps) for part in x.chunk(groups)
     ]
     y = F.glu(torch.cat(parts), dim=1)
-    return y if gate is None else y * gate.reshape(*y.shape[:2], 1, 1)
+    return y if gate is None else y * gate.sigmoid()[:, :, None, None]
 
 
 class _NormGLU(torch.autograd.Function):
@@ -96,15 +96,18 @@ class _NormGLU(torch.autograd.Function):
         gate: Tensor | None,
         sigma: Tensor | None,
     ) -> Tensor:
-        mean, rstd = statistics(x, norm, *running, noise=noise, noise_weight=noise_weight, sigma=sigma)
         batch, channels, height, width = x.shape
+        statistics = chunk_statistics(x, norm, noise=noise, noise_weight=noise_weight, sigma=sigma)
+        mean, rstd = x.new_empty((2, norm.sets, channels), dtype=torch.float32)
         y = torch.empty(
             (batch, channels // 2, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
         )
         t = _tiling(x, norm, gate)
         launch(
-            _norm_glu_apply_kernel, t.grid, x, noise, noise_weight, sigma, mean, rstd, weight, bias, gate, y,
-            t.units, t.rows, t.chunk_rows, t.segments // norm.sets, **t.meta,
+            _norm_glu_apply_kernel, t.grid, x, noise, noise_weight, sigma, statistics.mean, statistics.m2, *running,
+            weight, bias, gate, mean, rstd, y,
+            t.units, t.rows, t.chunk_rows, t.segments // norm.sets, norm.sets, *statistics.sizes,
+            norm.momentum, norm.eps, **t.meta,
         )  # fmt: skip
         ctx.norm = norm
         ctx.save_for_backward(x, noise, mean, rstd, weight, bias, noise_weight, gate, sigma)
@@ -115,7 +118,7 @@ class _NormGLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, noise, mean, rstd, weight, bias, noise_weight, gate, sigma = ctx.saved_tensors
         norm: Norm = ctx.norm
-        *_, needs_noise, needs_gate, needs_sigma = ctx.needs_input_grad
+        *_, needs_weight, needs_bias, needs_noise, needs_gate, needs_sigma = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
         t = _tiling(x, norm, gate)
         inputs = (x, grad, noise, noise_weight, sigma, mean, rstd, weight, bias, gate)
@@ -123,35 +126,37 @@ class _NormGLU(torch.autograd.Function):
 
         partial_sum, partial_dot = mean.new_empty((2, t.partials, 2 * t.channels))
         partial_gate = None if gate is None else mean.new_empty((t.partials, t.channels))
-        launch(_norm_glu_reduce_kernel, t.grid, *inputs, partial_sum, partial_dot, partial_gate, *sizes, **t.meta)
-        count = t.rows * t.segments // norm.sets
-        mean_grad, mean_dot, grad_weight, grad_bias = gradient_means(partial_sum, partial_dot, rstd, count)
+        partials = partial_sum, partial_dot, partial_gate
+        launch(_norm_glu_reduce_kernel, t.grid, *inputs, *partials, *sizes, **t.meta)
 
         grad_x = torch.empty_like(x, memory_format=torch.channels_last)
+        gradients = parameter_gradients(weight, needs_weight or needs_bias or needs_sigma)
+        grad_gate = torch.empty_like(gate) if needs_gate else None
         with_noise = noise is not None and (needs_noise or needs_sigma)
         partial_noise = mean.new_empty(t.grid) if with_noise else None
-        means = (mean_grad, mean_dot) if norm.training else (None, None)
-        launch(_norm_glu_gradient_kernel, t.grid, *inputs, *means, grad_x, partial_noise, *sizes, **t.meta)
+        launch(
+            _norm_glu_gradient_kernel, t.grid, *inputs, *partials, *gradients, grad_gate, grad_x, partial_noise,
+            *sizes, norm.sets, TRAINING=norm.training, **t.meta,
+        )  # fmt: skip
 
-        grad_noise = grad_gate = grad_sigma = None
-        if partial_gate is not None and needs_gate:
-            grad_gate = segment_sum(partial_gate, t.segments, gate.dtype).reshape(gate.shape)
+        grad_noise = grad_sigma = None
         if needs_sigma:
-            grad_sigma = sigma_gradient(norm, sigma, mean, rstd, weight, mean_dot, grad_weight, grad_bias, count)
+            grad_sigma = sigma_gradient(norm, sigma, mean, rstd, weight, partial_dot, gradients)
         if partial_noise is not None:
             # of the factor w, or sigma w, in x' = x + sigma w n
             grad_factor = partial_noise.sum()
             grad_noise = (grad_factor if sigma is None else grad_factor * sigma).reshape(noise_weight.shape)
             if needs_sigma:
                 grad_sigma = grad_sigma + (grad_factor * noise_weight).reshape(sigma.shape)
-        return None, None, None, grad_x, grad_weight, grad_bias, grad_noise, grad_gate, grad_sigma
+        return None, None, None, grad_x, *gradients, grad_noise, grad_gate, grad_sigma
 
 
 def _tiling(x: Tensor, norm: Norm, gate: Tensor | None) -> Tiling:
     """Segments are the sets of statistics; images where a gate is to be multiplied, or its gradient summed."""
     batch, channels, height, width = x.shape
     segments = norm.sets if gate is None else batch
-    return tiling(channels // 2, batch * height * width // segments, segments)
+    rows = batch * height * width // segments
+    return tiling(channels // 2, rows, segments, accesses=1, shared_by=segments // norm.sets)
 
 
 def norm_glu(
@@ -171,16 +176,16 @@ def norm_glu(
     sigma: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
-    """``gate * GLU(BatchNorm(x / sigma + noise_weight * noise))``, as ``nn.BatchNorm2d`` and ``nn.GLU(dim=1)``.
+    """``sigmoid(gate) * GLU(BatchNorm(x / sigma + noise_weight * noise))``, as ``nn.BatchNorm2d`` and ``nn.GLU``.
 
     Args:
         x: [B, 2C, H, W], channels-last; float32, float16 or bfloat16.
         weight, bias: [2C], float32.
         running_mean, running_var: [2C], float32; read in eval mode, updated in place in training (the batch count of
             the module is the caller's to advance).
-        noise: [B, 1, H, W], in any of these dtypes; without gradient.
+        noise: [B, 1, H, W], any of the dtypes that ``x`` may have; without gradient.
         noise_weight: [1], float32; given exactly if ``noise`` is.
-        gate: [B, C] or [B, C, 1, 1].
+        gate: [B, C], logits of a gate for each image and channel (``sle``).
         groups: the batch is that many equal consecutive parts, each with its own statistics; the running statistics
             are updated once per group in order, as if the parts were forwarded one after another.
         sigma: [] or [1], float32: x is divided by it, without a pass over x; its gradient is dropped unless it
@@ -201,7 +206,8 @@ def norm_glu(
     if blocks_pay(x, impl, training):
         return blocked_norm(
             x, weight, bias, running_mean, running_var, activation=Activation(), noise=noise,
-            noise_weight=noise_weight, gate=gate, momentum=momentum, eps=eps, groups=groups, sigma=sigma,
+            noise_weight=noise_weight, gate=None if gate is None else gate.sigmoid(),
+            momentum=momentum, eps=eps, groups=groups, sigma=sigma,
         )  # fmt: skip
     return norm_glu_reference(
         x, weight, bias, running_mean, running_var, noise=noise, noise_weight=noise_weight, gate=gate,
@@ -220,9 +226,7 @@ def _check(x: Tensor, noise: Tensor | None, noise_weight: Tensor | None, gate: T
     else:
         check(noise is noise_weight, "noise and noise_weight", "one of them", "both or none")
     if gate is not None:
-        check_shape("gate", gate, (batch, channels // 2, 1, 1)[: max(2, gate.dim())])
-        check_device("gate", gate, x)
-        check(gate.is_contiguous(), "gate", f"strides {gate.stride()}", "a contiguous tensor")
+        check_gate(gate, (batch, channels // 2), x)
 
 
 @self_test("norm_glu")

@@ -1,19 +1,17 @@
 """Skip-layer excitation: a gate for each image and channel of a high-resolution map, made from a low-resolution one.
 
-    gate = sigmoid(W1 swish(W4 pool4(low))),   y = high * gate
+    gate = W1 swish(W4 pool4(low)),   y = high * sigmoid(gate)
+
+The multiplication, sigmoid included, is part of ``norm_glu`` and ``norm_lrelu``, which make the high-resolution maps.
 
 pool4 is the adaptive average pool to 4 x 4, so that the 4x4 convolution W4 is a matrix product of [B, 16 C_low] with
 [16 C_low, C_high], and the 1x1 convolution W1 another: both by cuBLAS. Bin i of 4 covers the rows floor(i H / 4) to
 ceil((i + 1) H / 4). Bins overlap where 4 does not divide H: the backward pass goes over the cells in which the set of
 covering bins is constant, so that each pixel is written once. Swish is one small elementwise call between the products,
-with no pass over a map to be fused into; sigmoid is fused into the multiplication. Where the map comes from an
-up-block, ``norm_glu`` multiplies by the gate instead.
+with no pass over a map to be fused into.
 
-The multiplication saves its output, which the next layer saves anyway, and not its input: with s = sigmoid(l),
-dl = sum over H, W of g high s (1 - s) = (1 - s) sum of g y.
-
-Layout: channels-last in and out. Bytes, e an element: the pool reads low once and its backward pass writes it once
-(C_low h w e an image); the multiplication reads and writes 2 maps forward (2 C_high H W e) and 3 backward.
+Layout: channels-last. Bytes, e an element: the pool reads low once and its backward pass writes it once (C_low h w e an
+image).
 
 Source: FastGAN (arXiv 2101.04775), section 3.1; its text says LeakyReLU, the released code, followed here, uses swish.
 """
@@ -29,17 +27,15 @@ from torch.autograd.function import once_differentiable
 from fastgan_engine.kernels.arguments import check, check_device, check_map, check_shape
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
 from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
-from fastgan_engine.kernels.norm_stats import segment_sum
-from fastgan_engine.kernels.tiling import tiling
+from fastgan_engine.kernels.tiling import columns_of, load_map, tiling
 
 BINS = 4
 
 
-def sle_reference(low: Tensor, w4: Tensor, w1: Tensor, high: Tensor | None = None) -> Tensor:
+def sle_reference(low: Tensor, w4: Tensor, w1: Tensor) -> Tensor:
     """``sle`` in plain PyTorch."""
     hidden = F.silu(F.conv2d(F.adaptive_avg_pool2d(low, BINS), w4.to(low.dtype)))
-    gate = torch.sigmoid(F.conv2d(hidden, w1.to(low.dtype)))
-    return gate if high is None else high * gate
+    return F.conv2d(hidden, w1.to(low.dtype)).flatten(1)
 
 
 @jit
@@ -52,29 +48,26 @@ def _bin_stop(index, size):
     return ((index + 1) * size + 3) // 4
 
 
-@jit(unspecialised=("units", "height", "width", "chunk_rows"))
+@jit(unspecialised=("units", "height", "width"))
 def _pool4_kernel(
-    low_ptr, pooled_ptr, units, height, width, chunk_rows,
+    low_ptr, pooled_ptr, units, height, width,
     UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of the pixels of one bin; ``pooled_ptr``: [image, bin, chunk, channel]."""
+    """The pixels of one bin; ``pooled_ptr``: [image, bin, channel]."""
     channels = units * UNIT
-    chunk, image, square = tl.program_id(1), tl.program_id(2) // 16, tl.program_id(2) % 16
+    image, square = tl.program_id(2) // 16, tl.program_id(2) % 16
     top, left = _bin_start(square // 4, height), _bin_start(square % 4, width)
     bin_width = _bin_stop(square % 4, width) - left
     size = (_bin_stop(square // 4, height) - top) * bin_width
     low_ptr += image.to(tl.int64) * height * width * channels
-    cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    in_cols = cols < channels
+    cols, in_cols = columns_of(channels, COLS)
     total = tl.zeros((ROWS, COLS), tl.float32)
-    stop = tl.minimum(size, (chunk + 1) * chunk_rows)
-    for start in range(chunk * chunk_rows, stop, ROWS):
+    for start in range(0, size, ROWS):
         r = start + tl.arange(0, ROWS)
         pixels = (top + r // bin_width) * width + left + r % bin_width
-        mask = (r < stop)[:, None] & in_cols[None, :]
-        total += tl.load(low_ptr + pixels[:, None] * channels + cols[None, :], mask=mask, other=0.0).to(tl.float32)
-    out = (tl.program_id(2) * tl.num_programs(1) + chunk) * channels + cols
-    tl.store(pooled_ptr + out, (tl.sum(total, axis=0) / size).to(pooled_ptr.dtype.element_ty), mask=in_cols)
+        total += load_map(low_ptr, pixels[:, None] * channels + cols[None, :], (r < size)[:, None] & in_cols[None, :])
+    mean = tl.sum(total, axis=0) / size
+    tl.store(pooled_ptr + tl.program_id(2) * channels + cols, mean.to(pooled_ptr.dtype.element_ty), mask=in_cols)
 
 
 @jit
@@ -101,8 +94,7 @@ def _pool4_gradient_kernel(
     chunk, image, cell = tl.program_id(1), tl.program_id(2) // (CELLS * CELLS), tl.program_id(2) % (CELLS * CELLS)
     top, bottom = _cell(cell // CELLS, height, CELLS)
     left, right = _cell(cell % CELLS, width, CELLS)
-    cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    in_cols = cols < channels
+    cols, in_cols = columns_of(channels, COLS)
     square = tl.arange(0, 16)
     y0, y1 = _bin_start(square // 4, height), _bin_stop(square // 4, height)
     x0, x1 = _bin_start(square % 4, width), _bin_stop(square % 4, width)
@@ -123,70 +115,16 @@ def _pool4_gradient_kernel(
         tl.store(grad_low_ptr + pixels[:, None] * channels + cols[None, :], values, mask=mask)
 
 
-@jit(unspecialised=("units", "rows", "chunk_rows"))
-def _gate_kernel(
-    high_ptr, logit_ptr, y_ptr, units, rows, chunk_rows,
-    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    channels = units * UNIT
-    chunk, image = tl.program_id(1), tl.program_id(2)
-    base = (image.to(tl.int64) * rows + chunk * chunk_rows) * channels
-    count = tl.minimum(chunk_rows, rows - chunk * chunk_rows)
-    cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    in_cols = cols < channels
-    gate = tl.sigmoid(tl.load(logit_ptr + image * channels + cols, mask=in_cols, other=0.0).to(tl.float32))
-    for start in range(0, count, ROWS):
-        r = start + tl.arange(0, ROWS)
-        mask = (r < count)[:, None] & in_cols[None, :]
-        offsets = r[:, None] * channels + cols[None, :]
-        y = tl.load(high_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32) * gate[None, :]
-        tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@jit(unspecialised=("units", "rows", "chunk_rows"))
-def _gate_gradient_kernel(
-    grad_ptr, y_ptr, logit_ptr, grad_high_ptr, partial_ptr, units, rows, chunk_rows,
-    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """Gradient of high, and a chunk's part of the gradient of the logits: (1 - s) sum of g y."""
-    channels = units * UNIT
-    chunk, image = tl.program_id(1), tl.program_id(2)
-    base = (image.to(tl.int64) * rows + chunk * chunk_rows) * channels
-    grad_ptr += base
-    y_ptr += base
-    grad_high_ptr += base
-    count = tl.minimum(chunk_rows, rows - chunk * chunk_rows)
-    cols = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    in_cols = cols < channels
-    gate = tl.sigmoid(tl.load(logit_ptr + image * channels + cols, mask=in_cols, other=0.0).to(tl.float32))
-    total = tl.zeros((ROWS, COLS), tl.float32)
-    for start in range(0, count, ROWS):
-        r = start + tl.arange(0, ROWS)
-        mask = (r < count)[:, None] & in_cols[None, :]
-        offsets = r[:, None] * channels + cols[None, :]
-        grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        total += grad * tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        tl.store(grad_high_ptr + offsets, (grad * gate[None, :]).to(grad_high_ptr.dtype.element_ty), mask=mask)
-    out = (image * tl.num_programs(1) + chunk) * channels + cols
-    tl.store(partial_ptr + out, tl.sum(total * (1.0 - gate[None, :]), axis=0), mask=in_cols)
-
-
 class _Pool4(torch.autograd.Function):
     """[B, C, H, W] -> [B, 16 C], in the order of a channels-last 4 x 4 map."""
 
     @staticmethod
     def forward(ctx: Any, low: Tensor) -> Tensor:
         batch, channels, height, width = low.shape
-        # The largest bin: one row and column more than a quarter where 4 does not divide.
-        t = tiling(channels, (cdiv(height, BINS) + 1) * (cdiv(width, BINS) + 1), batch * BINS**2)
-        if height % BINS == 0 and width % BINS == 0:
-            t = tiling(channels, height * width // BINS**2, batch * BINS**2)
-        dtype = low.dtype if t.chunks == 1 else torch.float32
-        pooled = low.new_empty((t.partials, channels), dtype=dtype)
-        launch(_pool4_kernel, t.grid, low, pooled, t.units, height, width, t.chunk_rows, **t.meta)
+        t = tiling(channels, cdiv(height, BINS) * cdiv(width, BINS), batch * BINS**2, chunked=False)
+        pooled = low.new_empty((t.partials, channels))
+        launch(_pool4_kernel, t.grid, low, pooled, t.units, height, width, **t.meta)
         ctx.shape, ctx.dtype = low.shape, low.dtype
-        if t.chunks > 1:
-            pooled = segment_sum(pooled, t.segments, low.dtype)
         return pooled.view(batch, -1)
 
     @staticmethod
@@ -203,73 +141,36 @@ class _Pool4(torch.autograd.Function):
         return grad_low
 
 
-class _Gate(torch.autograd.Function):
-    """high * sigmoid(logit): [B, C, H, W] and [B, C]."""
-
-    @staticmethod
-    def forward(ctx: Any, high: Tensor, logit: Tensor) -> Tensor:
-        batch, channels, height, width = high.shape
-        y = torch.empty_like(high, memory_format=torch.channels_last)
-        t = tiling(channels, height * width, batch)
-        launch(_gate_kernel, t.grid, high, logit, y, t.units, t.rows, t.chunk_rows, **t.meta)
-        ctx.save_for_backward(y, logit)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        y, logit = ctx.saved_tensors
-        batch, channels, height, width = y.shape
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_high = torch.empty_like(y, memory_format=torch.channels_last)
-        t = tiling(channels, height * width, batch)
-        partial_logit = y.new_empty((t.partials, channels), dtype=torch.float32)
-        launch(
-            _gate_gradient_kernel, t.grid, grad, y, logit, grad_high, partial_logit,
-            t.units, t.rows, t.chunk_rows, **t.meta,
-        )  # fmt: skip
-        return grad_high, segment_sum(partial_logit, batch, logit.dtype)
-
-
-def sle(low: Tensor, w4: Tensor, w1: Tensor, high: Tensor | None = None, *, impl: Impl = "auto") -> Tensor:
-    """The gate of a skip-layer excitation, or with ``high`` the gated map.
+def sle(low: Tensor, w4: Tensor, w1: Tensor, *, impl: Impl = "auto") -> Tensor:
+    """The gate of a skip-layer excitation, as the logits that ``norm_glu`` and ``norm_lrelu`` take.
 
     Args:
         low: [B, C_low, h, w], channels-last; float32, float16 or bfloat16.
         w4: [C_high, C_low, 4, 4]; channels-last spares a copy. Cast to the dtype of ``low`` where it differs.
         w1: [C_high, C_high, 1, 1]; likewise.
-        high: [B, C_high, H, W], channels-last, dtype of ``low``.
 
     Returns:
-        [B, C_high, 1, 1], to be given to ``norm_glu``; with ``high`` its shape, channels-last.
+        [B, C_high], dtype of ``low``.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype, device or layout.
         RuntimeError: ``impl="triton"`` cannot run here.
     """
-    _check(low, w4, w1, high)
+    _check(low, w4, w1)
     if not use_triton("sle", impl, low):
-        return sle_reference(low, w4, w1, high)
+        return sle_reference(low, w4, w1)
     matrix4 = w4.to(low.dtype).permute(0, 2, 3, 1).reshape(w4.shape[0], -1)
     hidden = F.silu(_Pool4.apply(low) @ matrix4.t())
-    logit = hidden @ w1.to(low.dtype).flatten(1).t()
-    if high is None:
-        return torch.sigmoid(logit)[:, :, None, None]
-    return _Gate.apply(high, logit)
+    return hidden @ w1.to(low.dtype).flatten(1).t()
 
 
-def _check(low: Tensor, w4: Tensor, w1: Tensor, high: Tensor | None) -> None:
+def _check(low: Tensor, w4: Tensor, w1: Tensor) -> None:
     check_map("low", low)
-    batch, channels = low.shape[:2]
-    check_shape("w4", w4, (None, channels, BINS, BINS))
+    check_shape("w4", w4, (None, low.shape[1], BINS, BINS))
     check_shape("w1", w1, (w4.shape[0], w4.shape[0], 1, 1))
     for name, weight in (("w4", w4), ("w1", w1)):
         check_device(name, weight, low)
         check(weight.is_floating_point(), name, weight.dtype, "a floating dtype")
-    if high is not None:
-        check_map("high", high, shape=(batch, w4.shape[0], None, None))
-        check_device("high", high, low)
-        check(high.dtype == low.dtype, "high", high.dtype, low.dtype)
 
 
 @self_test("sle")
@@ -279,7 +180,6 @@ def _self_test(device: torch.device, dtype: torch.dtype) -> None:
         "x": probe((1, 19, 9, 6), dtype, device),
         "w4": probe((11, 19, 4, 4), dtype, device) / 16,
         "w1": probe((11, 11, 1, 1), dtype, device) / 4,
-        "high": probe((1, 11, 24, 24), dtype, device),
     }
 
     def on_x(function: Any, x: Tensor, **rest: Tensor) -> Tensor:
@@ -290,5 +190,5 @@ def _self_test(device: torch.device, dtype: torch.dtype) -> None:
         partial(on_x, partial(sle, impl="triton")),
         partial(on_x, sle_reference),
         arguments,
-        differentiable=("x", "w4", "w1", "high"),
+        differentiable=("x", "w4", "w1"),
     )

@@ -16,7 +16,8 @@ from fastgan_engine.config import Config
 
 KERNELS = "fastgan_engine.kernels"
 FUSED = (
-    "norm_glu", "norm_lrelu", "sle", "conv_relu", "conv_tap", "diffaug", "spectral", "adam_ema", "hinge", "batch",
+    "norm_glu", "norm_lrelu", "lrelu_pool", "sle", "conv_relu", "conv_tap", "diffaug", "spectral", "adam_ema", "hinge",
+    "batch",
 )  # fmt: skip
 
 

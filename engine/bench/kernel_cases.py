@@ -23,6 +23,7 @@ from fastgan_engine.kernels.diffaug import diffaug, draw_diffaug
 from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.hinge import draw_margins, hinge
 from fastgan_engine.kernels.launch import Launch
+from fastgan_engine.kernels.lrelu_pool import lrelu_pool
 from fastgan_engine.kernels.norm_glu import norm_glu
 from fastgan_engine.kernels.norm_lrelu import norm_lrelu
 from fastgan_engine.kernels.sle import sle
@@ -67,16 +68,20 @@ def _norm(op: str, function: Callable[..., Tensor], optional: Sequence[str], lau
     tensors |= {name: _like(found[f"{name}_ptr"], device) for name in optional if f"{name}_ptr" in found}
     leaves = tuple(name for name in ("x", "weight", "bias", "noise_weight", "gate", "residual") if name in tensors)
     groups = found["mean_ptr"].numel() // channels
-    return Case(op, partial(function, groups=groups), tensors, leaves)
+    options = {"pool": True} if "pooled_ptr" in found else {}
+    return Case(op, partial(function, groups=groups, **options), tensors, leaves)
+
+
+def _lrelu_pool(launch: Launch, device: str) -> Case:
+    return Case("lrelu_pool", lrelu_pool, {"x": _like(launch.tensors["x_ptr"], device)}, ("x",))
 
 
 def _sle(launch: Launch, device: str) -> Case:
-    high = _like(launch.tensors["high_ptr"], device)
-    batch, channels = high.shape[:2]
-    low = _like(high.new_empty(batch, channels // 2, high.shape[2] * 8, high.shape[3] * 8), device)
-    w4 = _like(high.new_empty(channels, channels // 2, 4, 4), device)
-    w1 = _like(high.new_empty(channels, channels, 1, 1), device)
-    return Case("sle", sle, {"low": low, "w4": w4, "w1": w1, "high": high}, ("low", "w4", "w1", "high"))
+    low = _like(launch.tensors["low_ptr"], device)
+    channels = 8 * low.shape[1]  # as from D's first map to the one that it gates
+    w4 = _like(low.new_empty(channels, low.shape[1], 4, 4), device)
+    w1 = _like(low.new_empty(channels, channels, 1, 1), device)
+    return Case("sle", sle, {"low": low, "w4": w4, "w1": w1}, ("low", "w4", "w1"))
 
 
 def _diffaug(launch: Launch, device: str) -> Case:
@@ -121,8 +126,9 @@ def _up_conv(launch: Launch, device: str) -> Case:
 # The kernel whose largest launch gives an operation its shapes, and what makes a case of it.
 BUILDERS: dict[str, Callable[[Launch, str], Case]] = {
     "norm_glu_apply_kernel": partial(_norm, "norm_glu", norm_glu, ("noise", "noise_weight", "gate")),
-    "norm_lrelu_apply_kernel": partial(_norm, "norm_lrelu", norm_lrelu, ("residual",)),
-    "gate_kernel": _sle,
+    "norm_lrelu_apply_kernel": partial(_norm, "norm_lrelu", norm_lrelu, ("residual", "gate")),
+    "lrelu_pool_kernel": _lrelu_pool,
+    "pool4_kernel": _sle,
     "diffaug_apply_kernel": _diffaug,
     "conv_relu_kernel": _conv_relu,
     "conv_tap_kernel": _conv_tap,

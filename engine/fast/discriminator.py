@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastgan_engine.fast.layers import Run, as_input, down_block, down_block_comp, excitation, up_block
+from fastgan_engine.fast.layers import Pooled, Run, as_input, down_block, down_block_comp, excitation, up_block
+from fastgan_engine.kernels.lrelu_pool import lrelu_pool
 from fastgan_engine.networks import Discriminator
 from fastgan_engine.networks.blocks import LEAKY_SLOPE, DownBlock, DownBlockComp
 from fastgan_engine.networks.discriminator import DECODER_START, SKIPS, STEPS, SimpleDecoder
@@ -27,22 +28,24 @@ def _features(run: Run, network: Discriminator, big: Tensor) -> tuple[Tensor, Te
     for step in STEPS[STEPS.index(network.first) + 1 :]:
         block = network.get_submodule(f"down_{step}")
         assert isinstance(block, DownBlockComp)
-        x = down_block_comp(run.below(f"down_{step}"), block, features[step // 2])
+        gate = None
         if network.skip and SKIPS.get(step, 0) >= network.first:
-            x = excitation(run.below(f"se_{SKIPS[step]}_{step}"), features[SKIPS[step]], x)
-        features[step] = x
-    return features[64], features[32]
+            # The means over 4 x 4 bins are those of the means over 2 x 2 squares: the bins are that large.
+            _, pooled = features[SKIPS[step]]
+            gate = excitation(run.below(f"se_{SKIPS[step]}_{step}"), pooled)
+        features[step] = down_block_comp(run.below(f"down_{step}"), block, features[step // 2], gate)
+    return features[64][0], features[32][0]
 
 
-def _from_big(run: Run, layers: nn.Sequential, x: Tensor) -> Tensor:
+def _from_big(run: Run, layers: nn.Sequential, x: Tensor) -> Pooled:
     """One convolution, which keeps the size at 256 and below and halves it above; at 1024 a second one with norm."""
     first = layers[0]
     assert isinstance(first, nn.Conv2d)
     x = F.conv2d(as_input(x, run.weights), run.weights["0"], None, first.stride, first.padding)
+    if len(layers) == 2:
+        return lrelu_pool(x, slope=LEAKY_SLOPE, impl=run.impl)
     x = F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
-    if len(layers) > 2:
-        x = run.norm_lrelu(F.conv2d(x, run.weights["2"], stride=2, padding=1), layers[3])
-    return x
+    return run.norm_lrelu_pool(F.conv2d(x, run.weights["2"], stride=2, padding=1), layers[3])
 
 
 def _from_small(run: Run, layers: nn.Sequential, x: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ def generate(run: Run, network: Generator, z: Tensor, noise: dict[int, tuple[Ten
 
 def _first(run: Run, network: Generator, z: Tensor) -> Tensor:
     """The init layer: on a 1 x 1 input the transposed convolution is one matrix product."""
-    weight = run.weights["init.init.0"]
+    weight = run.weights["init.init.0"].permute(0, 2, 3, 1)  # no copy of a channels-last weight, nor of the map
     x = as_input(z, run.weights) @ weight.flatten(1)
-    x = x.view(z.shape[0], *weight.shape[1:]).contiguous(memory_format=torch.channels_last)
-    return run.norm_glu(x, network.init.init[1])
+    return run.norm_glu(x.view(z.shape[0], *weight.shape[1:]).permute(0, 3, 1, 2), network.init.init[1])

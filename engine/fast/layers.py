@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from fastgan_engine.kernels.norm_lrelu import norm_lrelu
 from fastgan_engine.kernels.sle import sle
 from fastgan_engine.kernels.up_conv import up_conv
 from fastgan_engine.networks.blocks import LEAKY_SLOPE, DownBlock, DownBlockComp, SLEBlock
+
+# A map, and the means of its 2 x 2 squares.
+Pooled = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,20 @@ class Run:
             momentum=momentum, eps=eps, groups=self.groups, impl=self.impl,
         )  # fmt: skip
 
-    def norm_lrelu(self, x: Tensor, norm: nn.Module, *, residual: Tensor | None = None) -> Tensor:
+    def norm_lrelu(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return self._norm_lrelu(x, norm)
+
+    def norm_lrelu_pool(
+        self, x: Tensor, norm: nn.Module, *, residual: Tensor | None = None, gate: Tensor | None = None
+    ) -> Pooled:
+        """``norm_lrelu``, and its 2 x 2 average pooling."""
+        return self._norm_lrelu(x, norm, residual=residual, gate=gate, pool=True)
+
+    def _norm_lrelu(self, x: Tensor, norm: nn.Module, **options: Any) -> Any:
         weight, bias, mean, variance, momentum, eps = self._norm(norm)
         return norm_lrelu(
-            x, weight, bias, mean, variance, residual=residual, slope=LEAKY_SLOPE,
-            momentum=momentum, eps=eps, groups=self.groups, impl=self.impl,
+            x, weight, bias, mean, variance, slope=LEAKY_SLOPE,
+            momentum=momentum, eps=eps, groups=self.groups, impl=self.impl, **options,
         )  # fmt: skip
 
     def _norm(self, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
@@ -73,34 +86,36 @@ class Run:
 
 
 def up_block(run: Run, block: nn.Sequential, x: Tensor, gate: Tensor | None = None) -> Tensor:
-    """An ``UpBlock``, its output multiplied by ``gate``."""
+    """An ``UpBlock``, its output multiplied by the sigmoid of ``gate``."""
     return run.norm_glu(up_conv(x, run.weights["1"], impl=run.impl), block[2], gate=gate)
 
 
 def up_block_comp(
     run: Run, block: nn.Sequential, x: Tensor, noise: tuple[Tensor, Tensor], gate: Tensor | None = None
 ) -> Tensor:
-    """An ``UpBlockComp``, its output multiplied by ``gate``."""
+    """An ``UpBlockComp``, its output multiplied by the sigmoid of ``gate``."""
     x = up_conv(x, run.weights["1"], impl=run.impl)
     x = run.norm_glu(x, block[3], noise=noise[0], noise_weight=block[2].get_parameter("weight"))
     x = F.conv2d(x, run.weights["5"], padding=1)
     return run.norm_glu(x, block[7], noise=noise[1], noise_weight=block[6].get_parameter("weight"), gate=gate)
 
 
-def excitation(run: Run, low: Tensor, high: Tensor | None = None) -> Tensor:
-    """An ``SLEBlock``: the gate [B, C, 1, 1], or ``high`` multiplied by it."""
-    return sle(low, run.weights["main.1"], run.weights["main.3"], high, impl=run.impl)
+def excitation(run: Run, low: Tensor) -> Tensor:
+    """An ``SLEBlock`` up to its sigmoid: the logits of the gate, [B, C]."""
+    return sle(low, run.weights["main.1"], run.weights["main.3"], impl=run.impl)
 
 
 def down_block(run: Run, block: DownBlock, x: Tensor) -> Tensor:
     return run.norm_lrelu(F.conv2d(x, run.weights["main.0"], stride=2, padding=1), block.main[1])
 
 
-def down_block_comp(run: Run, block: DownBlockComp, x: Tensor) -> Tensor:
-    """A ``DownBlockComp``: the mean of both paths is taken in the last norm's pass."""
-    direct = run.norm_lrelu(F.conv2d(F.avg_pool2d(x, 2), run.weights["direct.1"]), block.direct[2])
-    main = run.norm_lrelu(F.conv2d(x, run.weights["main.0"], stride=2, padding=1), block.main[1])
-    return run.norm_lrelu(F.conv2d(main, run.weights["main.3"], padding=1), block.main[4], residual=direct)
+def down_block_comp(run: Run, block: DownBlockComp, x: Pooled, gate: Tensor | None = None) -> Pooled:
+    """A ``DownBlockComp``, multiplied by the sigmoid of ``gate``; the mean of both paths is taken in the last norm."""
+    whole, pooled = x
+    direct = run.norm_lrelu(F.conv2d(pooled, run.weights["direct.1"]), block.direct[2])
+    main = run.norm_lrelu(F.conv2d(whole, run.weights["main.0"], stride=2, padding=1), block.main[1])
+    main = F.conv2d(main, run.weights["main.3"], padding=1)
+    return run.norm_lrelu_pool(main, block.main[4], residual=direct, gate=gate)
 
 
 def as_input(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
@@ -110,6 +125,6 @@ def as_input(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 
 
 __all__ = [
-    "DownBlock", "DownBlockComp", "Run", "SLEBlock", "as_input", "down_block", "down_block_comp", "excitation",
-    "up_block", "up_block_comp",
+    "DownBlock", "DownBlockComp", "Pooled", "Run", "SLEBlock", "as_input", "down_block", "down_block_comp",
+    "excitation", "up_block", "up_block_comp",
 ]  # fmt: skip

@@ -27,12 +27,11 @@ from tests.engine.test_step import (
 BATCH = 2
 # Every kernel of a training iteration; that of the batch runs before it.
 KERNELS = {
-    "adam_advance_kernel",
-    "adam_ema_kernel", "diffaug_apply_kernel", "diffaug_reduce_kernel", "gate_gradient_kernel", "hinge_bwd_kernel",
-    "hinge_fwd_kernel", "lpips_distance_bwd_kernel", "lpips_distance_fwd_kernel", "norm_finalise_kernel",
-    "norm_glu_apply_kernel", "norm_glu_gradient_kernel", "norm_glu_reduce_kernel", "norm_gradient_finalise_kernel",
+    "adam_advance_kernel", "adam_ema_kernel", "diffaug_apply_kernel", "diffaug_reduce_kernel", "hinge_bwd_kernel",
+    "hinge_fwd_kernel", "lpips_distance_bwd_kernel", "lpips_distance_fwd_kernel", "lrelu_pool_gradient_kernel",
+    "lrelu_pool_kernel", "norm_glu_apply_kernel", "norm_glu_gradient_kernel", "norm_glu_reduce_kernel",
     "norm_lrelu_apply_kernel", "norm_lrelu_gradient_kernel", "norm_lrelu_reduce_kernel", "norm_statistics_kernel",
-    "pool4_gradient_kernel", "pool4_kernel", "segment_sum_kernel", "spectral_dot_kernel", "spectral_finish_kernel",
+    "pool4_gradient_kernel", "pool4_kernel", "spectral_dot_kernel", "spectral_finish_kernel",
     "spectral_gather_kernel", "spectral_grad_kernel", "spectral_normalise_kernel", "spectral_product_kernel",
     "up_conv_assemble_kernel", "up_conv_collect_kernel",
 }  # fmt: skip

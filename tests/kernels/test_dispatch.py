@@ -17,6 +17,7 @@ from fastgan_engine.kernels import (
     hinge,
     launch,
     lpips_distance,
+    lrelu_pool,
     norm_glu,
     norm_lrelu,
     sle,
@@ -28,7 +29,8 @@ from fastgan_engine.kernels.dispatch import assert_near, passes_self_test, self_
 CPU = torch.device("cpu")
 # Imported before any test, so that their self-tests are registered for good.
 OPS = (
-    adam_ema, batch, conv_relu, conv_tap, diffaug, hinge, lpips_distance, norm_glu, norm_lrelu, sle, spectral, up_conv,
+    adam_ema, batch, conv_relu, conv_tap, diffaug, hinge, lpips_distance, lrelu_pool, norm_glu, norm_lrelu, sle,
+    spectral, up_conv,
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def arguments_for(shape, dtype=torch.float32, device="cpu", *, noise=False, gate
         arguments["noise"] = random_map((batch, 1, height, width), dtype, device, seed=5)
         arguments["noise_weight"] = torch.full((1,), 0.75, device=device)
     if gate:
-        arguments["gate"] = random_map((batch, channels // 2, 1, 1), dtype, device, seed=6).flatten(1).sigmoid()
+        arguments["gate"] = random_map((batch, channels // 2, 1, 1), dtype, device, seed=6).flatten(1)
     if sigma:
         arguments["sigma"] = torch.full((1,), 2.5, device=device)
     return arguments
@@ -94,6 +94,15 @@ def test_any_shape(shape, groups, noise, gate):
 def test_many_chunks(gate, device):
     """More pixels than one program takes, a ragged last chunk."""
     check(arguments_for((1, 2, 131, 127), device=device, gate=gate, noise=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_program_combines_the_chunks_of_all(monkeypatch, device):
+    """Several chunks an image, two images a set of statistics, more chunks than a tile has rows."""
+    monkeypatch.setattr("fastgan_engine.kernels.tiling.TILE", 32)
+    monkeypatch.setattr("fastgan_engine.kernels.tiling.ROWS_A_READ", 1)
+    check(arguments_for((4, 6, 5, 7), device=device, noise=True, gate=True, sigma=True), groups=2)
+    check(arguments_for((1, 4, 12, 9), device=device))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -195,22 +204,20 @@ def test_unneeded_gradients_are_none_and_cost_no_launch():
     y = fused(**arguments)
     with record_launches() as launches:
         y.sum().backward()
-    assert [launch.name for launch in launches] == [
-        "norm_glu_reduce_kernel",
-        "norm_gradient_finalise_kernel",
-        "norm_glu_gradient_kernel",
-    ]
+    assert [launch.name for launch in launches] == ["norm_glu_reduce_kernel", "norm_glu_gradient_kernel"]
+    assert not {"grad_weight_ptr", "grad_gate_ptr", "partial_noise_ptr"} & launches[-1].tensors.keys()
     assert all(arguments[name].grad is None for name in ("weight", "gate", "noise_weight"))
 
 
-def test_offsets_beyond_32_bits():
-    """[32768, 2048, 8, 8] is 2^32 elements; one segment an image keeps the loops short."""
+def test_offsets_beyond_32_bits(monkeypatch):
+    """[512, 2048, 64, 64] is 2^32 elements; large tiles keep the loops short."""
+    monkeypatch.setattr("fastgan_engine.kernels.tiling.TILE", 1 << 16)
 
     def call() -> Tensor:
-        x = torch.empty(2**15, 2048, 8, 8, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+        x = torch.empty(2**9, 2048, 64, 64, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
         parameters = [torch.empty(2048) for _ in range(4)]
-        gate = torch.empty(2**15, 1024, dtype=torch.float16)
-        return fused(x.requires_grad_(), *parameters, gate=gate, groups=2**14)
+        gate = torch.empty(2**9, 1024, dtype=torch.float16)
+        return fused(x.requires_grad_(), *parameters, gate=gate, groups=2**4)
 
     check_wide_offsets(
         call,

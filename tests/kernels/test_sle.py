@@ -1,4 +1,4 @@
-"""sle against plain PyTorch in fp64: the gate, the gated map, and every gradient."""
+"""sle against plain PyTorch in fp64: the gate's logits, and every gradient."""
 
 from functools import partial
 
@@ -6,25 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from fastgan_engine.kernels.launch import record_launches
-from fastgan_engine.kernels.sle import _Gate, _Pool4, _self_test, sle, sle_reference
+from fastgan_engine.kernels.sle import _Pool4, _self_test, sle, sle_reference
 from tests.kernels.numerics import DEVICES, DTYPES, check_against_eager, check_wide_offsets, random_map
 
 fused = partial(sle, impl="triton")
 
 
-def arguments_for(low, channels_high, high=None, dtype=torch.float32, device="cpu"):
-    """``low``: shape [B, C_low, h, w]; ``high``: (H, W) of the gated map."""
-    batch, channels_low = low[:2]
-    arguments = {
+def arguments_for(low, channels_high, dtype=torch.float32, device="cpu"):
+    """``low``: shape [B, C_low, h, w]."""
+    channels_low = low[1]
+    return {
         "low": random_map(low, dtype, device, scale=3.0),
         "w4": random_map((channels_high, channels_low, 4, 4), dtype, device, seed=1, scale=0.3),
         "w1": random_map((channels_high, channels_high, 1, 1), dtype, device, seed=2, scale=0.5),
     }
-    if high is not None:
-        arguments["high"] = random_map((batch, channels_high, *high), dtype, device, seed=3)
-    return arguments
 
 
 def check(arguments):
@@ -34,18 +32,13 @@ def check(arguments):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dtypes(dtype, device):
-    check(arguments_for((2, 6, 8, 8), 10, (5, 3), dtype, device))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_gate_alone(device):
-    check(arguments_for((2, 6, 4, 4), 10, None, torch.float16, device))
+    check(arguments_for((2, 6, 8, 8), 10, dtype, device))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(1, 1, 4, 4), (1, 3, 1, 1), (1, 2, 16, 4), (1, 70, 4, 8)], ids=str)
 def test_shapes(shape, device):
-    check(arguments_for(shape, 3, (2, 7), device=device))
+    check(arguments_for(shape, 3, device=device))
 
 
 @given(st.integers(1, 13), st.integers(1, 13), st.sampled_from([1, 17]))
@@ -61,10 +54,18 @@ def test_pool_of_any_map_is_adaptive_average_pooling(height, width, channels):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bins_and_maps_of_several_chunks(monkeypatch, device):
+def test_bins_of_several_tiles_and_cells_of_several_chunks(monkeypatch, device):
     monkeypatch.setattr("fastgan_engine.kernels.tiling.TILE", 16)
-    check(arguments_for((1, 2, 20, 16), 3, (9, 7), device=device))
+    check(arguments_for((1, 2, 20, 16), 3, device=device))
     check(arguments_for((1, 2, 17, 15), 3, device=device))
+
+
+def test_the_logits_are_those_of_the_released_gate():
+    low, w4, w1 = arguments_for((2, 6, 9, 8), 5).values()
+    excite = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(6, 5, 4), nn.SiLU(), nn.Conv2d(5, 5, 1), nn.Sigmoid())
+    excite.load_state_dict({"1.weight": w4, "1.bias": torch.zeros(5), "3.weight": w1, "3.bias": torch.zeros(5)})
+    for impl in ("triton", "reference"):
+        torch.testing.assert_close(sle(low, w4, w1, impl=impl).sigmoid()[:, :, None, None], excite(low))
 
 
 def test_weights_in_float32_are_cast_to_the_map():
@@ -76,41 +77,20 @@ def test_weights_in_float32_are_cast_to_the_map():
     assert weights["w4"].grad.dtype == weights["w1"].grad.dtype == torch.float32
 
 
-def test_saves_the_output_and_not_the_map():
-    arguments = arguments_for((2, 6, 4, 4), 5, (16, 16))
-    arguments["high"].requires_grad_()
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        y = fused(**arguments)
-    assert {t.data_ptr() for t in saved if t.numel() >= 16 * 16} == {y.data_ptr()}
-    assert y.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_one_pass_over_each_map():
-    arguments = arguments_for((2, 6, 8, 8), 5, (16, 16))
+def test_one_launch_of_its_own_each_way():
+    arguments = arguments_for((2, 6, 8, 8), 5)
     for t in arguments.values():
         t.requires_grad_()
     with record_launches() as launches:
         fused(**arguments).sum().backward()
-    assert [launch.name for launch in launches] == [
-        "pool4_kernel",
-        "gate_kernel",
-        "gate_gradient_kernel",
-        "segment_sum_kernel",
-        "pool4_gradient_kernel",
-    ]
+    assert [launch.name for launch in launches] == ["pool4_kernel", "pool4_gradient_kernel"]
 
 
 def test_offsets_beyond_32_bits():
-    def gate() -> torch.Tensor:
-        high = torch.empty(2**15, 2048, 8, 8, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
-        return _Gate.apply(high.requires_grad_(), torch.empty(2**15, 2048, dtype=torch.float16))
-
     def pool() -> torch.Tensor:
         low = torch.empty(2**10, 2**12, 32, 32, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
         return _Pool4.apply(low.requires_grad_())
 
-    check_wide_offsets(gate, "gate_kernel", "gate_gradient_kernel")
     check_wide_offsets(pool, "pool4_kernel", "pool4_gradient_kernel")
 
 
@@ -120,8 +100,6 @@ BAD = {
     "w1: got shape": {"w1": torch.zeros(5, 4, 1, 1)},
     "w1: got torch.int64": {"w1": torch.zeros(5, 5, 1, 1, dtype=torch.int64)},
     "w4: got device meta": {"w4": torch.zeros(5, 6, 4, 4, device="meta")},
-    "high: got shape": {"high": random_map((2, 4, 8, 8), torch.float32)},
-    "high: got torch.float16": {"high": random_map((2, 5, 8, 8), torch.float16)},
 }
 
 

@@ -14,7 +14,7 @@ from fastgan_engine.kernels import adam_ema_kernels, spectral_plan
 from fastgan_engine.kernels.launch import Launch
 from tests.engine.small import small_config
 
-OPS = {"norm_glu", "norm_lrelu", "sle", "diffaug", "conv_relu", "conv_tap", "up_conv", "hinge"}
+OPS = {"norm_glu", "norm_lrelu", "lrelu_pool", "sle", "diffaug", "conv_relu", "conv_tap", "up_conv", "hinge"}
 OF_ALL = {"spectral", "adam_ema", "batch"}
 
 
@@ -81,8 +81,15 @@ def tiny(name: str) -> Launch:
     """A launch of which only the tensors' shapes matter."""
     shapes = {
         "norm_glu_apply_kernel": {"x_ptr": (2, 8, 3, 5), "mean_ptr": (8,)},
-        "norm_lrelu_apply_kernel": {"x_ptr": (4, 6, 3, 5), "mean_ptr": (2, 6), "residual_ptr": (4, 6, 3, 5)},
-        "gate_kernel": {"high_ptr": (2, 8, 2, 3)},
+        "norm_lrelu_apply_kernel": {
+            "x_ptr": (4, 6, 2, 4),
+            "mean_ptr": (2, 6),
+            "residual_ptr": (4, 6, 2, 4),
+            "gate_ptr": (4, 6),
+            "pooled_ptr": (4, 6, 1, 2),
+        },
+        "lrelu_pool_kernel": {"x_ptr": (2, 6, 2, 4)},
+        "pool4_kernel": {"low_ptr": (2, 4, 8, 6)},
         "diffaug_apply_kernel": {"x_ptr": (2, 3, 9, 8)},
         "conv_relu_kernel": {"x_ptr": (2, 16, 4, 5)},
         "conv_tap_kernel": {"x_ptr": (3, 16, 4, 5), "target_ptr": (2, 16, 4, 5)},
