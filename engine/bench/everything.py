@@ -31,7 +31,7 @@ def parts(out: Path, commands: Collection[str], *, quick: bool, cuda: bool) -> l
         "throughput": ["--compare", rivals, "--im-size", sizes, *few, *light, *small, "--plot"],
         "vram": ["--im-size", sizes, "--plot"],
         "data": ["--im-size", sizes, *(["--step-ms", "300"] if light else []), *small, "--plot"],
-        "table1": ["--plot"],
+        "table1": ["--im-size", "256,1024" if cuda else "256", "--plot"],
         "single": [],
         "quality": ["--im-size", size, *(["--quick"] if quick else []), "--plot"],
         "cost": ["--im-size", size],

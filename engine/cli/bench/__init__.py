@@ -5,13 +5,14 @@ A module a command, or a few alike; the library is ``fastgan_engine.bench``.
 
 import typer
 
-from fastgan_engine.cli.bench import counted, data, everything, kernels, quality, single, throughput, vram
+from fastgan_engine.cli.bench import counted, data, everything, kernels, quality, single, table1, throughput, vram
 
 app = typer.Typer(help="Measure the engine against the released recipe.", no_args_is_help=True)
 app.command()(throughput.throughput)
 app.command()(data.data)
 app.command()(quality.quality)
 app.command()(vram.vram)
+app.command()(table1.table1)
 app.command()(single.single)
 app.command()(kernels.kernels)
 app.command()(counted.cost)
