@@ -1,13 +1,13 @@
-"""The packed set on disk: ``manifest.json`` and one file that holds all images as lossless PNG.
+"""The packed set on disk: ``manifest.json`` and one file that holds all images as PNG or JPEG.
 
 Layout of a set's folder::
 
     manifest.json         what is in the pack, where, checksums, settings, and the files that were left out
-    images-<hash>.pack    the PNG files, one after another
+    images-<hash>.pack    the PNG and JPEG files, one after another
 
-PNG with fast compression because it is exact: DALI and Pillow give equal pixels, and nothing is lost a second time. A
-photo takes about 110 kB at 256 and 1.2 MB at 1024. The manifest is written last, and renamed into place: a set is
-there whole or not at all.
+PNG with fast compression is exact: nothing is lost a second time; a photo takes about 110 kB at 256 and 1.2 MB at 1024.
+JPEG is smaller and faster, and a GPU can decode it: see ``encode`` for when it is kept. The manifest is written last,
+and renamed into place: a set is there whole or not at all.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import os
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,14 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .defaults import Fit
+from .defaults import Encoding, Fit
 from .errors import DataError
 from .sources import Problem
 
 MANIFEST = "manifest.json"
 FORMAT = "fastgan-engine prepared set"
 _TEMPORARY = ".writing-"
-VERSION = 1  # raised whenever preparing the same files would give other pixels or another layout
+VERSION = 2  # raised whenever preparing the same files would give other pixels or another layout
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Settings:
     channels: int
     fit: Fit
     background: tuple[int, int, int]
+    encoding: Encoding
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class PackedImage:
     """One image on its way into the pack."""
 
     name: str
-    png: bytes
+    file: bytes
+    format: str  # "JPEG" or "PNG"
     pixel_hash: str  # sha256 of the pixels, hexadecimal
 
 
@@ -63,6 +66,7 @@ class PreparedSet:
     Attributes:
         folder: where it lies.
         names: of the source files, in the order of the indices.
+        formats: how many images are packed as "PNG" and as "JPEG".
         problems: source files that were left out.
         hash: identifies the pixels and their order, whatever the files' names, times and place.
     """
@@ -73,6 +77,7 @@ class PreparedSet:
         self.hash: str = manifest["hash"]
         self.listing: str = manifest["listing"]
         self.names: list[str] = [image["name"] for image in manifest["images"]]
+        self.formats = Counter(image["format"] for image in manifest["images"])
         self.problems = [Problem(**problem) for problem in manifest["problems"]]
         self._spans = [(image["offset"], image["bytes"]) for image in manifest["images"]]
         with open(folder / manifest["pack"], "rb") as pack:
@@ -103,7 +108,7 @@ class PreparedSet:
         return self.settings.channels
 
     def encoded(self, index: int) -> memoryview:
-        """The PNG file of an image; a view into the pack, no copy."""
+        """The PNG or JPEG file of an image; a view into the pack, no copy."""
         offset, length = self._spans[index]
         return self._pack[offset : offset + length]
 
@@ -192,12 +197,13 @@ def _write_pack(path: Path, images: Iterable[PackedImage]) -> tuple[list[dict[st
                 {
                     "name": image.name,
                     "offset": pack.tell(),
-                    "bytes": len(image.png),
-                    "crc32": zlib.crc32(image.png),
+                    "bytes": len(image.file),
+                    "format": image.format,
+                    "crc32": zlib.crc32(image.file),
                     "sha256": image.pixel_hash,
                 }
             )
-            pack.write(image.png)
+            pack.write(image.file)
         size = pack.tell()
         _flush(pack)
     return rows, size

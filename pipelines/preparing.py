@@ -1,7 +1,6 @@
 """``prepare``: verify, convert and pack every image of a source once; reuse the result until something changes."""
 
 import hashlib
-import io
 import json
 import os
 import sys
@@ -10,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .decode import decode, quiet_pillow
-from .defaults import BACKGROUND, CHANNEL_COUNTS, CHANNELS, FIT, FITS, Fit
+from .defaults import BACKGROUND, CHANNEL_COUNTS, CHANNELS, ENCODING, ENCODINGS, FIT, FITS, Encoding, Fit
+from .encode import encode
 from .errors import DataError
 from .fit import fit_image, parse_colour
 from .prepared import VERSION, PackedImage, PreparedSet, Settings, is_prepared, open_prepared, write_prepared
@@ -19,7 +19,6 @@ from .sources import Entry, Listing, Problem, describe_ignored, display_name, op
 from .threads import ordered_map
 
 MAX_WARNINGS = 20  # problems told one by one; the rest are counted
-COMPRESS_LEVEL = 1  # higher levels take two to three times as long for 10 % less
 
 
 def default_cache_dir() -> Path:
@@ -41,6 +40,7 @@ def prepare(
     channels: int = CHANNELS,
     fit: Fit = FIT,
     background: str | tuple[int, int, int] = BACKGROUND,
+    encoding: Encoding = ENCODING,
     strict: bool = False,
     warn: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
@@ -57,6 +57,8 @@ def prepare(
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         fit: what becomes of images that are not square: squash, crop or pad.
         background: colour under transparency and around padding.
+        encoding: of images that are not JPEG files of the right size and kind already: "lossless" (PNG), or "jpeg"
+            (quality 95, 4:4:4; RGB only), for large sets that are streamed.
         strict: raise if any file has a problem, naming them, instead of leaving it out with a warning.
         warn: called with one sentence a problem.
         progress: called with (files done, files in all) while preparing.
@@ -65,7 +67,7 @@ def prepare(
         DataError: a setting is wrong, the source cannot be read or has no usable image, the cache cannot be written,
             or ``strict`` and there are problems.
     """
-    settings = _settings(im_size, channels, fit, background)
+    settings = _settings(im_size, channels, fit, background, encoding)
     if is_prepared(Path(source)):
         prepared = _open_given(Path(source), settings)
     else:
@@ -78,14 +80,20 @@ def prepare(
     return prepared
 
 
-def _settings(im_size: int, channels: int, fit: Fit, background: str | tuple[int, int, int]) -> Settings:
+def _settings(
+    im_size: int, channels: int, fit: Fit, background: str | tuple[int, int, int], encoding: Encoding
+) -> Settings:
     if im_size < 1:
         raise DataError(f"im_size {im_size}: expected a positive number of pixels")
     if channels not in CHANNEL_COUNTS:
         raise DataError(f"channels {channels}: expected 1 (grey), 3 (RGB) or 4 (RGBA)")
     if fit not in FITS:
         raise DataError(f"fit {fit!r}: expected one of {', '.join(FITS)}")
-    return Settings(im_size, channels, fit, parse_colour(background))
+    if encoding not in ENCODINGS:
+        raise DataError(f"encoding {encoding!r}: expected one of {', '.join(ENCODINGS)}")
+    if encoding == "jpeg" and channels != 3:
+        raise DataError(f"encoding jpeg with {channels} channel(s): expected 3 channels, or encoding lossless")
+    return Settings(im_size, channels, fit, parse_colour(background), encoding)
 
 
 def _open_given(folder: Path, settings: Settings) -> PreparedSet:
@@ -155,7 +163,8 @@ def _build(
 
 def _pack(entry: Entry, settings: Settings) -> PackedImage | Problem:
     try:
-        decoded = decode(read_entry(entry), target=settings.im_size)
+        data = read_entry(entry)
+        decoded = decode(data, target=settings.im_size)
     except DataError as error:
         return Problem(entry.name, str(error))
     image = fit_image(
@@ -165,9 +174,8 @@ def _pack(entry: Entry, settings: Settings) -> PackedImage | Problem:
         fit=settings.fit,
         background=settings.background,
     )
-    png = io.BytesIO()
-    image.save(png, format="PNG", compress_level=COMPRESS_LEVEL)
-    return PackedImage(entry.name, png.getvalue(), hashlib.sha256(image.tobytes()).hexdigest())
+    encoded = encode(image, data, settings.encoding)
+    return PackedImage(entry.name, encoded.file, encoded.format, hashlib.sha256(encoded.pixels).hexdigest())
 
 
 def _nothing_usable(source: Path, listing: Listing, problems: list[Problem]) -> str:

@@ -55,6 +55,9 @@ def prepare(
         str, typer.Option(help="Colour under transparent parts and around padding, e.g. white or #fff8e0.")
     ] = defaults.BACKGROUND,
     channels: Annotated[int, typer.Option(help="1 (grey), 3 (RGB) or 4 (RGBA).")] = defaults.CHANNELS,
+    encoding: Annotated[
+        str, typer.Option(help="Images that are not JPEG files of the right size already: lossless (PNG) or jpeg.")
+    ] = defaults.ENCODING,
     out: Annotated[
         Path | None,
         typer.Option(help="Where to keep prepared sets.", show_default="$FASTGAN_CACHE, or the user's cache folder"),
@@ -75,11 +78,13 @@ def prepare(
             channels=channels,
             fit=cast(defaults.Fit, fit),  # checked there
             background=background,
+            encoding=cast(defaults.Encoding, encoding),
             strict=strict,
             warn=warn,
             progress=progress,
         )
-    typer.echo(f"{prepared.count} images, {prepared.im_size} x {prepared.im_size}, {prepared.channels} channel(s)")
+    size, formats = prepared.im_size, " and ".join(f"{count} {name}" for name, count in prepared.formats.most_common())
+    typer.echo(f"{prepared.count} images, {size} x {size}, {prepared.channels} channel(s), packed as {formats}")
     typer.echo(prepared.folder)
 
 

@@ -29,6 +29,6 @@ def images_for(config: "Config", source: Path | None) -> "Iterator[PreparedSet]"
         with progress_bar("preparing") as progress:
             prepared = prepare(
                 source, cache, im_size=config.model.im_size, channels=config.model.nc, fit=config.data.fit,
-                background=config.data.background, warn=warn, progress=progress,
+                background=config.data.background, encoding=config.data.encoding, warn=warn, progress=progress,
             )  # fmt: skip
         yield prepared

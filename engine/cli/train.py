@@ -260,6 +260,7 @@ def _train(start: _Start, config: "Config", source: Path, screen: "Screen") -> i
         channels=config.model.nc,
         fit=config.data.fit,
         background=config.data.background,
+        encoding=config.data.encoding,
         strict=config.data.strict,
         warn=screen.event,
     )

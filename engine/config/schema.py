@@ -67,6 +67,11 @@ class Data(Section):
         default=defaults.BACKGROUND,
         description="colour behind transparent pixels and padding: a CSS colour name or #rrggbb",
     )
+    encoding: defaults.Encoding = Field(
+        default=defaults.ENCODING,
+        description="how images are packed that are not JPEG files of the right size already: lossless is PNG; jpeg "
+        "(quality 95, RGB only) is for large sets that are streamed: smaller, and decoded on the GPU",
+    )
     flip: bool = Field(default=defaults.FLIP, description="mirror each image left-right with probability 0.5")
     loader: Literal["auto", "resident", "dali", "pillow"] = Field(
         default="auto",

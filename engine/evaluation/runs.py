@@ -142,6 +142,7 @@ def _reals(source: Path, run: Run, data: Path | None, warn: Callable[[str], None
         channels=run.generator.nc,
         fit=settings.fit,
         background=settings.background,
+        encoding=settings.encoding,
         warn=warn,
     )
     return path, images

@@ -88,6 +88,7 @@ def open_images(
         channels=channels,
         fit=data.fit,
         background=data.background,
+        encoding=data.encoding,
         warn=warn,
         progress=progress,
     )

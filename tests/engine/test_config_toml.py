@@ -31,6 +31,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "data.path": draw(PATHS),
         "data.fit": draw(st.sampled_from(["squash", "crop", "pad"])),
         "data.background": draw(st.sampled_from(["white", "black", "#fff8e0", "RebeccaPurple"])),
+        "data.encoding": draw(st.sampled_from(["lossless", "jpeg"])),
         "data.flip": draw(st.booleans()),
         "data.loader": draw(st.sampled_from(["auto", "resident", "dali", "pillow"])),
         "data.resident_gib": draw(st.floats(0, 1e6)),
