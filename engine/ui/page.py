@@ -1,13 +1,12 @@
 """The page: Gradio lays out what ``Studio`` does. Imported once Gradio is known to be there (see ``server``)."""
 
 import functools
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fastgan_engine.errors import UserError
 from fastgan_engine.latent import defaults
@@ -19,34 +18,23 @@ T = TypeVar("T")
 
 HIGHEST_SEED = 9999
 KEPT_S = 3600  # files that were shown are deleted after this
+ERROR_S = 20  # that a message stays
 NAMES = "Comma list: 7 is the first image of seed 7, 0:5 the one that Samples names so."
+# A label that is shown would lie on the first picture.
+SHOWN: dict[str, Any] = {"elem_classes": "whole", "interactive": False, "show_label": False}
+GALLERY: dict[str, Any] = {
+    "format": "png", "object_fit": "contain", "height": "auto", "show_label": False, "buttons": ["download"],
+}  # fmt: skip
 PROGRESS = gr.Progress()  # Gradio hands a function whose default this is the one of its event
 # Two events at once would disturb each other: inversion freezes the generator's weights.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "generator", "concurrency_limit": 1, "api_visibility": "private"}
-CSS = """
-.gradio-container { max-width: 1400px !important; margin: 0 auto; }
-.controls { max-width: 26rem; }
-"""
-
-
-def build_app(studio: Studio, title: str) -> FastAPI:
-    """The page as an ASGI application, which answers requests for this machine's names alone.
-
-    Without that check a web site whose name resolves to 127.0.0.1 could ask for pictures here.
-    """
-    app = FastAPI(openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    # Gradio's own fonts are files to ask for; these the system has.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    return gr.mount_gradio_app(
-        app, build_page(studio, title), path="/", server_name="127.0.0.1", theme=theme, css=CSS,
-        footer_links=["settings"], enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
-    )  # fmt: skip
 
 
 def build_page(studio: Studio, title: str) -> gr.Blocks:
     """The tabs, and what they call."""
-    with gr.Blocks(title=f"{title} · fastgan-engine", analytics_enabled=False, delete_cache=(KEPT_S, KEPT_S)) as page:
+    with gr.Blocks(
+        title=f"{title} · fastgan-engine", analytics_enabled=False, fill_width=True, delete_cache=(KEPT_S, KEPT_S)
+    ) as page:
         gr.Markdown(f"# {title}\n{_about(studio)}")
         with gr.Tab("Samples"):
             _samples_tab(page, studio)
@@ -74,7 +62,7 @@ def _samples_tab(page: gr.Blocks, studio: Studio) -> None:
             save = gr.Button("Download as one PNG")
             file = gr.DownloadButton(visible="hidden", elem_id="samples-file")
         with gr.Column(scale=3, min_width=320):
-            gallery = gr.Gallery(label="Samples", format="png", columns=4, object_fit="contain", buttons=["download"])
+            gallery = gr.Gallery(label="Samples", elem_classes=["whole", "samples"], **GALLERY)
     settings = [count, seed, truncation]
     gr.on(
         [page.load, *(setting.change for setting in settings)], _friendly(studio.samples), settings, gallery,
@@ -99,7 +87,7 @@ def _mix_tab(studio: Studio) -> None:
             go = gr.Button("Mix", variant="primary")
             file = gr.DownloadButton("Download the PNG", interactive=False)
         with gr.Column(scale=3, min_width=320):
-            table = gr.Image(label="Mixtures", interactive=False, alt_text="Table of mixtures", buttons=["fullscreen"])
+            table = gr.Image(label="Mixtures", alt_text="Table of mixtures", buttons=["fullscreen"], **SHOWN)
 
     def mix(rows: str, columns: str, truncation: float) -> tuple[Path, Any]:
         path = studio.mix(rows, columns, truncation)
@@ -124,8 +112,8 @@ def _interpolate_tab(studio: Studio) -> None:
             go = gr.Button("Make the video", variant="primary")
             file = gr.DownloadButton("Download the video", interactive=False)
         with gr.Column(scale=3, min_width=320):
-            video = gr.Video(label="Video", interactive=False, autoplay=True, loop=True, buttons=[])
-            gif = gr.Image(label="GIF", interactive=False, visible=False, alt_text="Interpolation", buttons=[])
+            video = gr.Video(label="Video", autoplay=True, loop=True, buttons=[], **SHOWN)
+            gif = gr.Image(label="GIF", alt_text="Interpolation", buttons=[], visible=False, **SHOWN)
 
     def make(
         through: str, frames: int, fps: float, loop: bool, truncation: float, kind: VideoKind,
@@ -150,13 +138,14 @@ def _invert_tab(studio: Studio) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             picture = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Your picture")
+            picture.preprocess = _uploaded  # type: ignore[method-assign]
             steps = gr.Slider(10, 1000, defaults.STEPS, step=10, label="Steps")
             restarts = gr.Slider(1, 16, defaults.RESTARTS, step=1, label="Attempts", info="The best one is kept.")
             metric = gr.Radio(metrics, value=metrics[0], label="Compared by", info=_about_metrics(studio))
             go = gr.Button("Invert", variant="primary")
             file = gr.DownloadButton("Download the latent", interactive=False)
         with gr.Column(scale=3, min_width=320):
-            result = gr.Gallery(label="Inversion", format="png", columns=3, object_fit="contain", buttons=["download"])
+            result = gr.Gallery(label="Inversion", elem_classes=["whole", "inversion"], columns=3, **GALLERY)
             told = gr.Markdown()
 
     def invert(
@@ -169,6 +158,15 @@ def _invert_tab(studio: Studio) -> None:
 
     settings = [picture, metric, steps, restarts]
     go.click(_friendly(invert), settings, [result, told, file], show_progress_on=[result], **ONE_AT_A_TIME)
+
+
+def _uploaded(payload: Any) -> str | None:
+    """The path of the file as it is: the library reads it as it reads training images, and says what is wrong.
+
+    In place of ``gr.Image.preprocess``, which opens it first and fails with a message of its own. A class derived from
+    ``gr.Image`` would do, but Gradio writes a .pyi beside the module of such a class.
+    """
+    return payload.path if payload else None
 
 
 def _about_metrics(studio: Studio) -> str:
@@ -189,7 +187,7 @@ def _told(found: Inversion) -> str:
 
 
 def _truncation() -> gr.Slider:
-    info = "Below 1 more typical images, less variety; 0: all alike but for the noise."
+    info = "Below 1: more typical, less variety."
     return gr.Slider(0, 1.5, 1, step=0.05, label="Truncation", info=info)
 
 
@@ -210,6 +208,7 @@ def _friendly(answer: Callable[..., T]) -> Callable[..., T]:
         try:
             return answer(*args, **kwargs)
         except UserError as error:
-            raise gr.Error(str(error), title="This does not work", duration=None, print_exception=False) from error
+            text = html.escape(str(error)).replace("\n", "<br>")  # Gradio shows HTML
+            raise gr.Error(text, duration=ERROR_S, print_exception=False) from error
 
     return answered

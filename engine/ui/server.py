@@ -44,7 +44,7 @@ def serve(
         require("gradio", extra="ui")
         import uvicorn
 
-        from fastgan_engine.ui.page import build_app
+        from fastgan_engine.ui.app import build_app
 
         app = build_app(Studio(run, files, weights_dir=weights_dir, warn=warn), title)
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=SHUTDOWN_S)

@@ -136,7 +136,8 @@ class Studio:
         try:
             images = open_images(self.run, picture, warn=self.warn or (lambda _: None))
         except DataError as error:
-            raise UserError(f"this picture cannot be used: {error}") from error
+            why = str(error).removeprefix(f"{picture}: ")  # its place means nothing to who uploaded it
+            raise UserError(f"{picture.name} cannot be used: {why}") from error
         measure = self._metric(metric)
         found = invert(
             self.generator, images, measure, steps=steps, restarts=restarts, warn=self.warn, progress=progress
