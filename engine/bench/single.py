@@ -23,7 +23,8 @@ from fastgan_engine.config.single import Single, SingleConfig
 from fastgan_engine.hardware import pick_device
 from fastgan_engine.pipelines.flower import draw_flower
 from fastgan_engine.single.inputs import Draws, Inputs
-from fastgan_engine.single.pyramid import Size, build_pyramid, load_image, stage_sizes
+from fastgan_engine.single.pyramid import build_pyramid, load_image, stage_sizes
+from fastgan_engine.single.resize import Size
 from fastgan_engine.single.state import SingleNetworks, SingleState, begin_stage, build_optimizers, build_state
 from fastgan_engine.single.step import StageStep
 from fastgan_engine.single.trainer import forward_dtype

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastgan_engine.config.single import Single
 from fastgan_engine.single.inputs import Draws
 from fastgan_engine.single.networks import CONVS, MARGIN, SLOPE, Discriminator, Generator
-from fastgan_engine.single.pyramid import Size
+from fastgan_engine.single.resize import Size
 from fastgan_engine.single.state import SingleState
 from fastgan_engine.single.step import G_STEPS, SingleLosses
 
@@ -47,7 +47,7 @@ def generate(
         height, width = sizes[index]
         skip = upsample(x, (height, width))
         if larger:
-            x = upsample(x, (height + MARGIN, width + MARGIN)) + noise[index] * amplitudes[index]
+            x = upsample(x, (height + 2 * MARGIN, width + 2 * MARGIN)) + noise[index] * amplitudes[index]
         else:
             x = F.pad(skip + noise[index] * amplitudes[index], [CONVS] * 4)
         x = convolve(generator.stages[index], x) + skip

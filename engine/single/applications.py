@@ -17,7 +17,8 @@ from fastgan_engine.images import to_uint8
 from fastgan_engine.single.inputs import CHANGES, EDIT_NOISE, noise_shapes
 from fastgan_engine.single.masks import soft_mask
 from fastgan_engine.single.networks import Generator
-from fastgan_engine.single.pyramid import Size, at_size, to_pixels, to_tensor
+from fastgan_engine.single.pyramid import at_size, to_pixels, to_tensor
+from fastgan_engine.single.resize import Size
 
 SMALLEST_STAGE = 4  # pixels on a side of the coarsest stage, of an image of another size
 PULL = 0.1  # of a frame towards the image's own noise
@@ -44,8 +45,12 @@ class SingleModel:
 
     @torch.no_grad()
     def make(self, noise: Sequence[Tensor], sizes: list[Size] | None = None) -> Tensor:
-        """uint8 [H, W, 3] from the inputs of all stages."""
-        return to_uint8(self.generator(noise, sizes or self.sizes, self.amplitudes))[0].cpu()
+        """uint8 [H, W, 3] from the inputs of all stages; ``sizes``: of these, where they are not those of training."""
+        if sizes is None or sizes == self.sizes:
+            image = self.generator(noise, self.sizes, self.amplitudes)
+        else:
+            image = self.generator(noise, sizes, self.amplitudes, trained=self.sizes)
+        return to_uint8(image)[0].cpu()
 
 
 def sample(model: SingleModel, count: int, *, size: Size | None = None, seed: int = 0) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastgan_engine.config.single import Single
 from fastgan_engine.single.augment import Pixels, disguise, shuffle_tiles
 from fastgan_engine.single.networks import MARGIN
-from fastgan_engine.single.pyramid import Size
+from fastgan_engine.single.resize import Size
 
 D_STEPS = 3
 EDIT_NOISE = 0.1
@@ -72,7 +72,7 @@ class Inputs:
 
 def noise_shapes(single: Single, sizes: Sequence[Size]) -> list[tuple[int, int, int, int]]:
     """Of the noise of the stages of ``sizes``, coarsest first."""
-    margin = MARGIN if single.varies_borders else 0
+    margin = 2 * MARGIN if single.varies_borders else 0
     rest = [(1, single.filters, height + margin, width + margin) for height, width in sizes[1:]]
     return [(1, 3, *sizes[0]), *rest]
 

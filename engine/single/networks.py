@@ -11,12 +11,11 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastgan_engine.single.pyramid import Size
-from fastgan_engine.single.resize import resize
+from fastgan_engine.single.resize import Size, resize
 
 SLOPE = 0.05
 CONVS = 3  # of a stage, and of the discriminator's body
-MARGIN = 2 * CONVS  # pixels that a stage's unpadded convolutions take from a side pair
+MARGIN = CONVS  # pixels that a stage's unpadded convolutions take from each side
 
 
 class Stage(nn.Module):
@@ -68,9 +67,18 @@ class Generator(nn.Module):
     def grow(self) -> None:
         self.stages.append(copy.deepcopy(self.stages[-1]))
 
-    def forward(self, noise: Sequence[Tensor], sizes: Sequence[Size], amplitudes: Sequence[float]) -> Tensor:
-        """noise: one tensor a stage, see ``inputs``; sizes: of the stages; amplitudes: of the noise."""
-        return self.above(0, None, noise, sizes, amplitudes)
+    def forward(
+        self,
+        noise: Sequence[Tensor],
+        sizes: Sequence[Size],
+        amplitudes: Sequence[float],
+        trained: Sequence[Size] | None = None,
+    ) -> Tensor:
+        """noise: one tensor a stage, see ``inputs``; sizes: of the stages; amplitudes: of the noise.
+
+        trained: sizes of the stages in training, where ``sizes`` are others: see ``resize.positions``.
+        """
+        return self.above(0, None, noise, sizes, amplitudes, trained)
 
     def entry(
         self, first: int, noise: Sequence[Tensor], sizes: Sequence[Size], amplitudes: Sequence[float]
@@ -90,27 +98,36 @@ class Generator(nn.Module):
         noise: Sequence[Tensor],
         sizes: Sequence[Size],
         amplitudes: Sequence[float],
+        trained: Sequence[Size] | None = None,
     ) -> Tensor:
         """The image, from what ``entry`` returned for stage ``first``."""
-        x = self._bottom(noise[0]) if entry is None else self._stage(first, entry)
+        x = self._bottom(noise[0], trained) if entry is None else self._stage(first, entry)
         for index in range(first + 1, len(noise)):
-            x = self._stage(index, self._enter(index, x, noise, sizes, amplitudes))
+            x = self._stage(index, self._enter(index, x, noise, sizes, amplitudes, trained))
         return self.tail(x).tanh()
 
-    def _bottom(self, x: Tensor) -> Tensor:
+    def _bottom(self, x: Tensor, trained: Sequence[Size] | None = None) -> Tensor:
         """Head and stage 0."""
         x = self.head(x, padding=1)
         if not self.varies_borders:
             return self.stages[0](x, padding=CONVS)
-        larger = (x.shape[2] + 2, x.shape[3] + 2)
-        return self.stages[0](resize(x, larger), padding=CONVS - 1)
+        x = resize(x, (x.shape[2], x.shape[3]), margin=1, trained=trained and (trained[0], trained[0]))
+        return self.stages[0](x, padding=CONVS - 1)
 
     def _enter(
-        self, index: int, x: Tensor, noise: Sequence[Tensor], sizes: Sequence[Size], amplitudes: Sequence[float]
+        self,
+        index: int,
+        x: Tensor,
+        noise: Sequence[Tensor],
+        sizes: Sequence[Size],
+        amplitudes: Sequence[float],
+        trained: Sequence[Size] | None = None,
     ) -> Entry:
-        height, width = sizes[index]
-        skip = resize(x, (height, width))
-        base = resize(x, (height + MARGIN, width + MARGIN)) if self.varies_borders else skip
+        if not self.varies_borders:
+            skip = base = resize(x, sizes[index])
+        else:
+            before = trained and (trained[index - 1], trained[index])
+            skip, base = (resize(x, sizes[index], margin=margin, trained=before) for margin in (0, MARGIN))
         return Entry(skip, base.add(noise[index], alpha=amplitudes[index]))
 
     def _stage(self, index: int, entry: Entry) -> Tensor:

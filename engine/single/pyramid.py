@@ -14,9 +14,7 @@ from fastgan_engine.errors import UserError
 from fastgan_engine.pipelines import DataError
 from fastgan_engine.pipelines.decode import Decoded, decode, quiet_pillow, to_srgb
 from fastgan_engine.pipelines.fit import parse_colour
-
-Size = tuple[int, int]
-"""Height and width, pixels."""
+from fastgan_engine.single.resize import Size
 
 
 def load_image(path: Path, *, largest: int, background: str = "white") -> Image.Image:

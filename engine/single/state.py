@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastgan_engine.config.single import Single
 from fastgan_engine.single.inputs import draw_noise, fixed_input
 from fastgan_engine.single.networks import Discriminator, Generator
-from fastgan_engine.single.pyramid import Size
+from fastgan_engine.single.resize import Size
 from fastgan_engine.state import load_optimizer
 
 DROP_AT = 0.8  # of a stage's iterations

@@ -18,7 +18,7 @@ from fastgan_engine.clock import Clock
 from fastgan_engine.config.single import Single
 from fastgan_engine.single.inputs import Draws
 from fastgan_engine.single.penalty import gradient_penalty
-from fastgan_engine.single.pyramid import Size
+from fastgan_engine.single.resize import Size
 from fastgan_engine.single.state import SingleState, first_trained
 
 G_STEPS = 3

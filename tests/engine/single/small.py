@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastgan_engine.config.single import Single, SingleConfig
 from fastgan_engine.pipelines.flower import draw_flower
-from fastgan_engine.single.pyramid import Size, build_pyramid, stage_sizes
+from fastgan_engine.single.pyramid import build_pyramid, stage_sizes
+from fastgan_engine.single.resize import Size
 from fastgan_engine.single.state import SingleState, begin_stage, build_state
 
 CPU = torch.device("cpu")

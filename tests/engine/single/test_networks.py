@@ -4,17 +4,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastgan_engine.single.networks import Discriminator
+from fastgan_engine.single.inputs import noise_shapes
+from fastgan_engine.single.networks import Discriminator, Generator
 from fastgan_engine.single.penalty import gradient_penalty, input_gradient
-from fastgan_engine.single.resize import resize
+from fastgan_engine.single.resize import Size, resize
 from tests.engine.single.small import begun, small_single
 
 
+@pytest.mark.parametrize("margin", [0, 3])
 @pytest.mark.parametrize("size", [(20, 23), (13, 30), (9, 11), (1, 5), (13, 17)])
-def test_resize_is_bicubic_with_aligned_corners(size: tuple[int, int]) -> None:
+def test_resize_is_bicubic_with_aligned_corners(size: tuple[int, int], margin: int) -> None:
     x = torch.randn(2, 5, 13, 17, dtype=torch.float64, requires_grad=True)
-    expected = F.interpolate(x, size=size, mode="bicubic", align_corners=True)
-    made = resize(x, size)
+    larger = (size[0] + 2 * margin, size[1] + 2 * margin)
+    expected = F.interpolate(x, size=larger, mode="bicubic", align_corners=True)
+    made = resize(x, size, margin=margin)
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-13)
     g = torch.randn_like(expected)
     gradients = [torch.autograd.grad(y, x, g)[0] for y in (made, expected)]
@@ -100,6 +103,36 @@ def test_every_mode_makes_images_of_the_stages_size_and_the_frozen_part_is_the_s
         entry = generator.entry(first, state.fixed, sizes, state.amplitudes)
         parted = generator.above(first, entry, state.fixed, sizes, state.amplitudes)
         torch.testing.assert_close(parted, whole, rtol=0, atol=1e-12)
+
+
+def test_the_ends_of_a_wider_image_are_made_as_in_training() -> None:
+    """Given the same noise near the borders: what is made there does not depend on how far the other border is."""
+    torch.manual_seed(0)
+    generator = Generator(filters=4, batch_norm=False, varies_borders=True).double()
+    generator.grow()
+    generator.grow()
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight.mul_(8)
+    trained, wide, amplitudes = [(16, 60), (18, 70), (20, 80)], [(16, 120), (18, 141), (20, 159)], [1.0, 0.5, 0.5]
+    narrow_noise, wide_noise = [], []
+    for narrow, shape in zip(shapes(trained), shapes(wide), strict=True):
+        narrow_noise.append(torch.randn(narrow, dtype=torch.float64))
+        wide_noise.append(torch.randn(shape, dtype=torch.float64))
+        half = narrow[3] // 2
+        wide_noise[-1][..., :half] = narrow_noise[-1][..., :half]
+        wide_noise[-1][..., -half:] = narrow_noise[-1][..., -half:]
+    expected = generator(narrow_noise, trained, amplitudes)
+    made = generator(wide_noise, wide, amplitudes, trained)
+    released = generator(wide_noise, wide, amplitudes)
+    assert made.shape == released.shape == (1, 3, 20, 159)
+    for end in (slice(0, 15), slice(-15, None)):
+        torch.testing.assert_close(made[..., end], expected[..., end], rtol=0, atol=1e-9)
+        assert (released[..., end] - expected[..., end]).abs().amax() > 0.01
+
+
+def shapes(sizes: list[Size]) -> list[tuple[int, int, int, int]]:
+    return noise_shapes(small_single(), sizes)
 
 
 def test_a_grown_stage_starts_as_a_copy() -> None:
