@@ -38,7 +38,14 @@ def build_networks(config: Config, device: torch.device) -> Networks:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         generator = _generator(config)
-        discriminator = Discriminator(model.im_size, ndf=model.ndf, nc=model.nc, skip=model.skip, decode=model.decode)
+        discriminator = Discriminator(
+            model.im_size,
+            ndf=model.ndf,
+            nc=model.nc,
+            skip=model.skip,
+            decode=config.decodes,
+            self_supervision=config.loss.self_supervision,
+        )
         ema = _generator(config)
     ema.load_state_dict(generator.state_dict())
     _converge_singular_vectors(ema)
@@ -73,7 +80,7 @@ def build_loss(config: Config, *, random_weights: bool = False) -> Reconstructio
     Raises:
         UserError: LPIPS weights can neither be found nor downloaded.
     """
-    kind = config.loss.reconstruction if config.model.decode else "none"
+    kind = config.loss.reconstruction if config.decodes else "none"
     return ReconstructionLoss(kind, weights_dir=config.loss.weights_dir, random_weights=random_weights)
 
 

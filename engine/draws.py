@@ -26,6 +26,7 @@ class Draws(NamedTuple):
         margins_real, margins_fake: hinge margins [50 B], U[0.8, 1).
         augment_real, augment_big, augment_small: DiffAugment parameters of the reals and of the two fakes.
         part: the quadrant that the part decoder sees, int64 scalar tensor in 0..3.
+        augment_view: DiffAugment parameters of the reals' second view, where D's task needs one.
     """
 
     z: Tensor
@@ -36,9 +37,12 @@ class Draws(NamedTuple):
     augment_big: DiffAugParams
     augment_small: DiffAugParams
     part: Tensor
+    augment_view: DiffAugParams | None = None
 
 
-def draw(batch: int, *, im_size: int, nz: int, policy: str, generator: torch.Generator) -> Draws:
+def draw(
+    batch: int, *, im_size: int, nz: int, policy: str, generator: torch.Generator, second_view: bool = False
+) -> Draws:
     """All draws of one iteration, on the generator's device: parts of a few tensors, each drawn at once."""
     device = generator.device
     z, noise = _draw_normal(batch, im_size, nz, generator)
@@ -54,6 +58,9 @@ def draw(batch: int, *, im_size: int, nz: int, policy: str, generator: torch.Gen
         augment_big=large.of(slice(batch, None)),
         augment_small=draw_diffaug(batch, side, side, policy, generator=generator, device=device),
         part=torch.randint(0, 4, (), generator=generator, device=device),
+        augment_view=draw_diffaug(batch, im_size, im_size, policy, generator=generator, device=device)
+        if second_view
+        else None,
     )
 
 

@@ -24,6 +24,7 @@ def draw_for(config: Config, generator: torch.Generator) -> Draws:
         nz=config.model.nz,
         policy=config.loss.augment,
         generator=generator,
+        second_view=config.loss.self_supervision == "contrastive",
     )
 
 

@@ -11,11 +11,15 @@ from fastgan_engine.draws import Draws
 from fastgan_engine.kernels.diffaug import diffaug
 from fastgan_engine.kernels.hinge import hinge_fake, hinge_real
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
+from fastgan_engine.self_supervision import Task
 from fastgan_engine.state import Networks, update_ema
 
 
 class StepLosses(NamedTuple):
-    """Losses of one iteration, scalars on the device: D's hinge on reals and on fakes, reconstruction, G."""
+    """Losses of one iteration, scalars on the device: D's hinge on reals and on fakes, reconstruction, G.
+
+    With another self-supervised task its loss stands in place of the reconstruction's.
+    """
 
     d_real: Tensor
     d_fake: Tensor
@@ -50,7 +54,7 @@ class ReferenceStep:
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
         with self.autocast:
             big, small = self.run_g(draws.z, draws.noise)
-        reals = diffaug(reals, draws.augment_real, impl="reference")
+        originals, reals = reals, diffaug(reals, draws.augment_real, impl="reference")
         fakes = [
             diffaug(big, draws.augment_big, impl="reference"),
             diffaug(small, draws.augment_small, impl="reference"),
@@ -61,6 +65,8 @@ class ReferenceStep:
         with self.autocast:
             d_fake = hinge_fake(self.run_d([fake.detach() for fake in fakes]), draws.margins_fake)
         self._backward("d", d_fake)
+        if (task := self.networks.discriminator.task) is not None:
+            rec = self._backward_task(task, originals, draws)
         self._update("d", self.opt_d)
 
         self.opt_g.zero_grad()
@@ -84,6 +90,13 @@ class ReferenceStep:
             d_real = hinge_real(logits, draws.margins_real)
         self._backward("d", d_real + rec)
         return d_real, rec
+
+    def _backward_task(self, task: Task, reals: Tensor, draws: Draws) -> Tensor:
+        with self.autocast:
+            last, _ = self.networks.discriminator.features(task.views(reals, draws, impl="reference"))
+            loss = task(last)
+        self._backward("d", loss)
+        return loss
 
     def _part(self, draws: Draws) -> int | Tensor:
         return int(draws.part)

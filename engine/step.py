@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastgan_engine.clock import Clock
 from fastgan_engine.draws import Draws
-from fastgan_engine.fast.discriminator import decode, discriminate
+from fastgan_engine.fast.discriminator import decode, discriminate, features
 from fastgan_engine.fast.generator import generate
 from fastgan_engine.fast.layers import Run
 from fastgan_engine.fast.reconstruction import FastReconstruction
@@ -33,6 +33,7 @@ from fastgan_engine.kernels.hinge import hinge
 from fastgan_engine.networks.discriminator import device_quadrant
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
 from fastgan_engine.reference_step import StepLosses
+from fastgan_engine.self_supervision import Task
 from fastgan_engine.state import TrainingState, update_ema
 
 # Of an image D has logits at two scales: of the big image, then of the small one.
@@ -105,7 +106,8 @@ class EngineStep:
 
     def _d_step(self, parts: list[_Part], fakes: list[list[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """Losses on reals, on fakes and of the reconstruction, summed over the micro-batches; updates D."""
-        run = Run(self.weights_d.ready(grad=True), groups=2, impl=self.settings.impl)
+        weights = self.weights_d.ready(grad=True)
+        run = Run(weights, groups=2, impl=self.settings.impl)
         hinges: list[Tensor] = []
         reconstructions: list[Tensor] = []
         for part, (big, small) in zip(parts, fakes, strict=True):
@@ -113,6 +115,10 @@ class EngineStep:
             self._scale("d", losses.sum() + reconstruction).backward()
             hinges.append(losses.detach())
             reconstructions.append(reconstruction.detach())
+            if (task := self.state.networks.discriminator.task) is not None:
+                loss = _share_of(self._task_loss(task, Run(weights, impl=self.settings.impl), part), len(parts))
+                self._scale("d", loss).backward()
+                reconstructions[-1] = loss.detach()
         self.weights_d.collect()
         self._update("d", self.state.opt_d)
         real, fake = _total(hinges).unbind()
@@ -130,6 +136,11 @@ class EngineStep:
             images = self._decode(run, maps, reals.shape[0], draws.part)
             return _share_of(hinges, parts), self.reconstruction(images, reals, draws.part)
         return _share_of(hinges, parts), reals.new_zeros(())
+
+    def _task_loss(self, task: Task, run: Run, part: _Part) -> Tensor:
+        views = task.views(part.reals, part.draws, impl=self.settings.impl)
+        last, _ = features(run, self.state.networks.discriminator, views)
+        return task(last)
 
     def _decode(self, run: Run, maps: tuple[Tensor, ...], count: int, part: Tensor) -> list[Tensor]:
         """The decoders' images of the reals, which are the first ``count`` of the batch."""
@@ -202,4 +213,5 @@ def _share(draws: Draws, rows: slice, batch: int) -> Draws:
         augment_big=draws.augment_big.of(rows),
         augment_small=draws.augment_small.of(rows),
         part=draws.part,
+        augment_view=None if draws.augment_view is None else draws.augment_view.of(rows),
     )

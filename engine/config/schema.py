@@ -117,6 +117,12 @@ class Model(Section):
 class Loss(Section):
     """What the networks are trained on beside the hinge loss."""
 
+    self_supervision: Literal["reconstruction", "rotation", "contrastive", "none"] = Field(
+        default="reconstruction",
+        description="what D learns from the reals beside the hinge: reconstruction, by its decoders (model.decode); "
+        "rotation: which quarter turn; contrastive: which two views are of one image (the paper's table 7); "
+        "with these two it has no decoders",
+    )
     reconstruction: Literal["lpips-vgg", "lpips-squeeze", "l1", "none"] = Field(
         default="lpips-vgg", description="distance between the decoders' outputs and the real images"
     )
@@ -313,6 +319,16 @@ class Config(Root):
         return self
 
     @model_validator(mode="after")
+    def _contrast_needs_others(self) -> "Config":
+        images = self.train.batch // self.train.accumulation
+        if self.loss.self_supervision == "contrastive" and images < 2:
+            raise ValueError(
+                f'loss.self_supervision = "contrastive" tells images apart and needs two at once or more, got '
+                f"{images}; raise train.batch or train.micro_batch"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _compile_takes_whole_batches(self) -> "Config":
         if self.engine.step == "compile" and self.train.accumulation > 1:
             raise ValueError(
@@ -321,15 +337,22 @@ class Config(Root):
             )
         return self
 
+    @property
+    def decodes(self) -> bool:
+        """Whether D has decoders."""
+        return self.model.decode and self.loss.self_supervision == "reconstruction"
+
     def warnings(self) -> list[str]:
         trains_decoders = self.loss.reconstruction != "none"
         found = []
-        if self.model.decode and not trains_decoders:
+        if self.decodes and not trains_decoders:
             found.append('model.decode is on but loss.reconstruction = "none": the decoders are not trained')
-        if trains_decoders and not self.model.decode:
+        if trains_decoders and not self.model.decode and self.loss.self_supervision == "reconstruction":
             found.append(f'loss.reconstruction = "{self.loss.reconstruction}" has no effect: model.decode is off')
         if self.precision.dtype == "fp16" and self.engine.device == "cpu":
             found.append('precision.dtype = "fp16" is slow on a CPU; "auto" takes the fastest that runs')
+        if self.loss.self_supervision == "contrastive" and not self.loss.augment:
+            found.append('loss.self_supervision = "contrastive" learns nothing without loss.augment: views are equal')
         if self.eval.patience and not self.eval.every:
             found.append("eval.patience has no effect: eval.every is 0, so that nothing is evaluated")
         return found

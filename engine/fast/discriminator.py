@@ -13,7 +13,7 @@ from fastgan_engine.networks.discriminator import DECODER_START, SKIPS, STEPS, S
 
 def discriminate(run: Run, network: Discriminator, big: Tensor, small: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Logits [B, 50] (25 of the big image, 25 of the small one) and the maps (last, feat_32, small) of the decoders."""
-    last, feat_32 = _features(run, network, big)
+    last, feat_32 = features(run, network, big)
     feat_small = _from_small(run.below("down_from_small"), network.down_from_small, small)
     head = run.norm_lrelu(F.conv2d(last, run.weights["rf_big.0"]), network.rf_big[1])
     logits = torch.cat(
@@ -23,18 +23,19 @@ def discriminate(run: Run, network: Discriminator, big: Tensor, small: Tensor) -
     return logits, (last, feat_32, feat_small)
 
 
-def _features(run: Run, network: Discriminator, big: Tensor) -> tuple[Tensor, Tensor]:
-    features = {network.first: _from_big(run.below("down_from_big"), network.down_from_big, big)}
+def features(run: Run, network: Discriminator, big: Tensor) -> tuple[Tensor, Tensor]:
+    """The last map [B, 8 ndf, 8, 8] and the one before it [B, 4 ndf, 16, 16]."""
+    maps = {network.first: _from_big(run.below("down_from_big"), network.down_from_big, big)}
     for step in STEPS[STEPS.index(network.first) + 1 :]:
         block = network.get_submodule(f"down_{step}")
         assert isinstance(block, DownBlockComp)
         gate = None
         if network.skip and SKIPS.get(step, 0) >= network.first:
             # The means over 4 x 4 bins are those of the means over 2 x 2 squares: the bins are that large.
-            _, pooled = features[SKIPS[step]]
+            _, pooled = maps[SKIPS[step]]
             gate = excitation(run.below(f"se_{SKIPS[step]}_{step}"), pooled)
-        features[step] = down_block_comp(run.below(f"down_{step}"), block, features[step // 2], gate)
-    return features[64][0], features[32][0]
+        maps[step] = down_block_comp(run.below(f"down_{step}"), block, maps[step // 2], gate)
+    return maps[64][0], maps[32][0]
 
 
 def _from_big(run: Run, layers: nn.Sequential, x: Tensor) -> Pooled:

@@ -62,6 +62,7 @@ def telling_phases(enter: Callable[[str], None]) -> Iterator[None]:
         for owner, name, phases in (
             (engine_step, "generate", (G_FORWARD, FORWARD)),
             (engine_step, "discriminate", (D_FORWARD, FORWARD)),
+            (engine_step, "features", (D_FORWARD, FORWARD)),
             (Tensor, "backward", (D_BACKWARD, BACKWARD)),
         ):
             stack.enter_context(mock.patch.object(owner, name, telling(getattr(owner, name), *phases)))

@@ -17,6 +17,7 @@ from fastgan_engine.networks.blocks import (
     sn_conv,
 )
 from fastgan_engine.networks.generator import check_im_size, small_size
+from fastgan_engine.self_supervision import SelfSupervision, build_task
 
 # Channels in units of ndf, named after the side of the map at im_size 1024.
 MULTIPLIERS = {4: 16, 8: 16, 16: 8, 32: 4, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
@@ -83,13 +84,21 @@ class Discriminator(nn.Module):
         nc: image channels (1, 3 or 4).
         skip: with skip-layer excitation.
         decode: with the three decoders.
+        self_supervision: "rotation" and "contrastive" add the head of the task; the released network has none.
 
     Raises:
         ValueError: ``im_size`` is none of the supported sizes.
     """
 
     def __init__(
-        self, im_size: int = 256, *, ndf: int = 64, nc: int = 3, skip: bool = True, decode: bool = True
+        self,
+        im_size: int = 256,
+        *,
+        ndf: int = 64,
+        nc: int = 3,
+        skip: bool = True,
+        decode: bool = True,
+        self_supervision: SelfSupervision = "reconstruction",
     ) -> None:
         super().__init__()
         check_im_size(im_size)
@@ -116,6 +125,7 @@ class Discriminator(nn.Module):
             self.decoder_big = SimpleDecoder(channels[16], nc, self.small_size)
             self.decoder_part = SimpleDecoder(channels[32], nc, self.small_size)
             self.decoder_small = SimpleDecoder(channels[32], nc, self.small_size)
+        self.task = build_task(self_supervision, channels[16])
         init_weights(self)
 
     @overload

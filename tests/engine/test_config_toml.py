@@ -48,6 +48,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "model.skip": draw(st.booleans()),
         "model.decode": decode,
         "model.tanh": draw(st.sampled_from(["auto", "always", "never"])),
+        "loss.self_supervision": draw(st.sampled_from(["reconstruction", "rotation", "none"])),
         "loss.reconstruction": draw(st.sampled_from(["lpips-vgg", "lpips-squeeze", "l1", "none"])),
         "loss.augment": draw(policies),
         "loss.weights_dir": draw(PATHS),
