@@ -1,6 +1,5 @@
 """One iteration as the loop sees it: fetch a batch; then, on the device alone, draw and step."""
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -45,11 +44,13 @@ class Iteration:
         return losses
 
     def fetch(self) -> None:
-        """Waits for the next batch; the wait is timed as "data"."""
-        begin = time.perf_counter()
-        self.source.fetch()
-        self.clock.add("data", time.perf_counter() - begin)
+        """Takes the next batch; how long the device has to wait for it is timed as "data".
+
+        Not how long the host does: on CUDA it runs ahead, and may wait here until a buffer is free again.
+        """
         self.clock.start()
+        self.source.fetch()
+        self.clock.lap("data")
 
     def on_device(self) -> StepLosses:
         draws = draw_for(self.config, self.state.generator)

@@ -62,8 +62,9 @@ class ResidentSource(Source):
 
     def fetch(self) -> None:
         indices, flips = self.sampler.batch(self.step)
-        self.indices.copy_(torch.from_numpy(indices))
-        self.flips.copy_(torch.from_numpy(flips))
+        # CUDA takes a copy of what is not pinned before it returns; a blocking copy would wait for the step before.
+        self.indices.copy_(torch.from_numpy(indices), non_blocking=True)
+        self.flips.copy_(torch.from_numpy(flips), non_blocking=True)
         self.step += 1
 
     def reals(self) -> Tensor:
@@ -71,31 +72,48 @@ class ResidentSource(Source):
 
 
 class HostSource(Source):
-    """All images as one uint8 tensor in host memory; a batch is gathered there and copied to the device as uint8."""
+    """All images as one uint8 tensor in host memory; a batch is gathered there and copied to the device as uint8.
+
+    One batch ahead: on CUDA it is gathered and copied while the step before it runs, on a stream of its own.
+    """
 
     def __init__(self, images: PreparedSet, sampler: Sampler, device: torch.device, *, start_step: int) -> None:
         self.cache = decode_all(images)
         self.sampler, self.step = sampler, start_step
         shape = (sampler.batch_size, *self.cache.shape[1:])
-        self.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self.copier = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=self.copier is not None)
+        self.ahead = torch.empty_like(self.staging, device=device) if self.copier is not None else self.staging
         self.buffer = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.reason = f"{images.count:,} images decoded in host memory, {self.cache.numel() / GIB:.2f} GiB"
-        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._gather()
 
     def fetch(self) -> None:
+        if self.copier is not None:
+            torch.cuda.current_stream(self.buffer.device).wait_stream(self.copier)
+        self.buffer.copy_(self.ahead)
+        self._gather()
+
+    def _gather(self) -> None:
+        """Puts the batch of the next step into ``ahead``."""
+        if self.copier is not None:
+            self.copier.synchronize()  # it may still be reading the staging buffer
         indices, flips = self.sampler.batch(self.step)
-        if self._copied is not None:
-            self._copied.synchronize()  # the previous copy out of the staging buffer
         for row, (index, flip) in enumerate(zip(indices, flips, strict=True)):
             image = self.cache[index]
             self.staging[row].copy_(image.flip(1) if flip else image)
-        self.buffer.copy_(self.staging, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
+        if self.copier is not None:
+            self.copier.wait_stream(torch.cuda.current_stream(self.buffer.device))  # which still reads ``ahead``
+            with torch.cuda.stream(self.copier):
+                self.ahead.copy_(self.staging, non_blocking=True)
         self.step += 1
 
     def reals(self) -> Tensor:
         return to_float(self.buffer, torch.float32)
+
+    def close(self) -> None:
+        if self.copier is not None:
+            self.copier.synchronize()
 
 
 class StreamSource(Source):

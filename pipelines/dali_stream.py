@@ -71,8 +71,9 @@ class DaliStream(ImageStream):
         start_step: int,
         reason: str,
     ) -> None:
-        super().__init__(reason, start_step)
         self._cuda = device.type == "cuda"
+        on_gpu = self._cuda and prepared.formats["JPEG"] > 0
+        super().__init__(f"{reason}, JPEG is decoded on the GPU" if on_gpu else reason, start_step)
         self._device = device
         self._in_use: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         self._given: torch.Tensor | None = None
@@ -84,7 +85,7 @@ class DaliStream(ImageStream):
 
         self._pipe = batches(
             feed,
-            decoder="mixed" if self._cuda and prepared.formats["JPEG"] else "cpu",
+            decoder="mixed" if on_gpu else "cpu",
             output="gpu" if self._cuda else "cpu",
             im_size=prepared.im_size,
             channels=prepared.channels,

@@ -98,6 +98,11 @@ class PreparedSet:
         return len(self.names)
 
     @property
+    def packing(self) -> str:
+        """What the pack holds: ``20 PNG``, ``13 JPEG and 7 PNG``."""
+        return " and ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
+
+    @property
     def im_size(self) -> int:
         """Pixels on each side."""
         return self.settings.im_size

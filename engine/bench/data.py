@@ -36,7 +36,7 @@ class Delivery:
     images_per_second: float | None = None
     """Batches one after another, on the device as the step takes them."""
     wait_ms: float | None = None
-    """Median time that the host waits for a batch when there is a step's time between two."""
+    """Median time that a batch is waited for when there is a step's time between two."""
 
     def reaches(self, step_ms: float) -> bool:
         """Whether the wait is within the goal, for a step of that time."""
@@ -48,6 +48,8 @@ class Deliveries:
     """All modes at one size, and the step that they are to feed."""
 
     config: Config
+    packing: str
+    """What the prepared set holds, as ``PreparedSet.packing`` says it."""
     step_ms: float
     step_measured: bool
     modes: Sequence[Delivery]
@@ -91,7 +93,7 @@ def _seconds_a_batch(source: Source, device: torch.device) -> float:
 
 
 def _wait_ms(source: Source, device: torch.device, step_ms: float) -> float:
-    """As the training loop measures it: the host's time in ``fetch``; the step itself is slept through.
+    """Time until the batch lies on the device, which idles meanwhile; the step itself is slept through.
 
     Of steps beyond ``LONGEST_MS`` this is an upper limit.
     """
@@ -99,6 +101,7 @@ def _wait_ms(source: Source, device: torch.device, step_ms: float) -> float:
     for _ in range(IGNORED + STEPS):
         begin = time.perf_counter()
         source.fetch()
+        wait_for(device)
         waits.append((time.perf_counter() - begin) * 1e3)
         source.reals()
         wait_for(device)

@@ -18,7 +18,7 @@ def show(found: Deliveries) -> None:
     origin = "measured here" if found.step_measured else "given"
     console.print(
         f"{size} x {size}, batch {config.train.batch}, {config.data.workers} workers, {describe_device(config)}; "
-        f"a step of {found.step_ms:,.1f} ms ({origin}) needs {found.needed:,.0f} images/s"
+        f"a step of {found.step_ms:,.1f} ms ({origin}) needs {found.needed:,.0f} images/s; packed as {found.packing}"
     )
     table = figures_table("mode", "images/s", "needed x", "wait ms", "% of step", f"under {GOAL:.0%}")
     for one in found.modes:
@@ -44,6 +44,7 @@ def as_json(found: Deliveries) -> dict[str, Any]:
     return {
         "im_size": config.model.im_size,
         "batch": config.train.batch,
+        "packing": found.packing,
         "workers": config.data.workers,
         "prefetch": config.data.prefetch,
         "device": describe_device(config),

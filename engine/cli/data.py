@@ -83,8 +83,8 @@ def prepare(
             warn=warn,
             progress=progress,
         )
-    size, formats = prepared.im_size, " and ".join(f"{count} {name}" for name, count in prepared.formats.most_common())
-    typer.echo(f"{prepared.count} images, {size} x {size}, {prepared.channels} channel(s), packed as {formats}")
+    size = f"{prepared.im_size} x {prepared.im_size}, {prepared.channels} channel(s)"
+    typer.echo(f"{prepared.count} images, {size}, packed as {prepared.packing}")
     typer.echo(prepared.folder)
 
 

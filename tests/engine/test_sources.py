@@ -79,3 +79,39 @@ def test_the_buffers_stay_where_they_are(images: PreparedSet) -> None:
                 source.fetch()
             after = {name: getattr(source, name).data_ptr() for name in tensors}
             assert after == before
+
+
+MODES = pytest.mark.parametrize("data", [
+    {"loader": "resident"},
+    {"loader": "auto", "resident_gib": 0.0},
+    {"loader": "pillow"},
+], ids=["resident", "host", "pillow"])  # fmt: skip
+
+
+@pytest.mark.gpu
+@MODES
+def test_batches_on_the_gpu_are_the_samplers_however_far_it_is_behind(
+    images: PreparedSet, data: dict[str, object]
+) -> None:
+    with open_source(config_of(**data), images, torch.device("cuda"), start_step=2) as source:
+        batches = []
+        for _ in range(20):
+            torch.cuda._sleep(5_000_000)
+            source.fetch()
+            batches.append(source.reals().clone())
+        for step, batch in enumerate(batches, start=2):
+            torch.testing.assert_close(batch.cpu().double(), expected(images, step), rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+@MODES
+def test_the_host_fetches_without_waiting_for_the_device(images: PreparedSet, data: dict[str, object]) -> None:
+    with open_source(config_of(**data), images, torch.device("cuda"), start_step=0) as source:
+        for _ in range(3):
+            source.fetch()
+        torch.cuda.synchronize()
+        torch.cuda._sleep(1_000_000_000)  # about half a second
+        busy = torch.cuda.Event()
+        busy.record()
+        source.fetch()
+        assert not busy.query()

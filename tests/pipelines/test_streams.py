@@ -23,16 +23,22 @@ except ImportError:
 needs_dali = pytest.mark.skipif("dali" not in LOADERS, reason="DALI is not installed")
 
 
-@pytest.fixture(scope="module", params=[1, 3, 4], ids=["grey", "rgb", "rgba"])
+@pytest.fixture(scope="module", params=["grey", "rgb", "rgba", "mixed"])
 def prepared(request, tmp_path_factory) -> PreparedSet:
-    """Seven images of noise, with 1, 3 and 4 channels."""
+    """Seven images of noise, packed as PNG with 1, 3 and 4 channels, and as PNG and JPEG of several kinds."""
     folder: Path = tmp_path_factory.mktemp("images")
     for index in range(COUNT):
         image = photo(SIZE, SIZE, seed=index)
-        image.putalpha(photo(SIZE, SIZE, seed=index + 100).convert("L"))
-        (folder / f"{index}.png").write_bytes(encode(image, "PNG"))
-    cache = tmp_path_factory.mktemp("cache")
-    return prepare(folder, cache, im_size=SIZE, channels=request.param, warn=print)
+        if request.param == "mixed" and index > 1:
+            file = encode(image, "JPEG", quality=90, subsampling=index % 3, progressive=index > 4)
+        else:
+            image.putalpha(photo(SIZE, SIZE, seed=index + 100).convert("L"))
+            file = encode(image, "PNG")
+        (folder / f"{index}.image.png").write_bytes(file)  # what is in a file counts, not its name
+    channels = {"grey": 1, "rgba": 4}.get(request.param, 3)
+    made = prepare(folder, tmp_path_factory.mktemp("cache"), im_size=SIZE, channels=channels, warn=print)
+    assert made.packing == ("5 JPEG and 2 PNG" if request.param == "mixed" else "7 PNG")
+    return made
 
 
 def batches(stream: ImageStream, steps: int) -> list[torch.Tensor]:
@@ -141,15 +147,68 @@ def test_bad_loader(prepared):
         open_stream(prepared, batch=1, seed=0, loader="fast")
 
 
+@needs_dali
+@pytest.mark.parametrize(("decoder", "output"), [("cpu", "cpu"), ("cpu", "gpu"), ("mixed", "gpu")])
+def test_the_pipeline_is_one_whatever_the_devices(decoder, output):
+    """Built nowhere, so that a machine without a GPU can look at it: which operators, on what."""
+    from fastgan_engine.pipelines.dali_stream import batches
+
+    pipeline = batches(
+        lambda _: ([], np.zeros(0, np.int32)), decoder, output, SIZE, 3,
+        batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=2,
+    )  # fmt: skip
+    text = pipeline.serialize()
+    assert b"decoders__Image" in text
+    assert (b"\x05mixed" in text) == (decoder == "mixed")  # as strings with their length: DALI keeps source lines too
+    assert (b"\x03gpu" in text) == (output == "gpu")
+    assert b"Resize" not in text  # prepared once, at the training size
+
+
+def on_cuda(prepared: PreparedSet, loader: str, steps: int, start_step: int = 0) -> list[torch.Tensor]:
+    """Batches as training takes them: copied into a fixed buffer, by a device that is far behind the host."""
+    with open_stream(prepared, batch=BATCH, seed=0, loader=loader, device="cuda", start_step=start_step) as stream:
+        static = torch.empty(BATCH, SIZE, SIZE, prepared.channels, dtype=torch.uint8, device="cuda")
+        copies = []
+        for _ in range(steps):
+            torch.cuda._sleep(2_000_000)
+            static.copy_(stream.next(), non_blocking=True)
+            copies.append(static.clone())
+        return [copy.cpu() for copy in copies]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("loader", LOADERS)
 def test_batches_on_the_gpu_equal_those_on_the_cpu(prepared, loader):
     on_cpu = batches(open_stream(prepared, batch=BATCH, seed=0, loader="pillow"), 50)
-    with open_stream(prepared, batch=BATCH, seed=0, loader=loader, device="cuda") as stream:
-        static = torch.empty_like(on_cpu[0], device="cuda")
-        copies = []
-        for _ in on_cpu:
-            torch.cuda._sleep(2_000_000)  # the host runs ahead of the copies, as in training
-            static.copy_(stream.next(), non_blocking=True)
-            copies.append(static.clone())
-    assert all(torch.equal(a, b.cpu()) for a, b in zip(on_cpu, copies, strict=True))
+    on_gpu = on_cuda(prepared, loader, 50)
+    if loader == "pillow" or not prepared.formats["JPEG"]:
+        assert all(torch.equal(a, b) for a, b in zip(on_cpu, on_gpu, strict=True))
+        return
+    # Y, Cb and Cr may each be rounded the other way, and then the sum: 1 + 1.772 + 1 levels at most, in blue.
+    difference = torch.stack(on_cpu).int() - torch.stack(on_gpu).int()
+    assert difference.abs().max() <= 3
+    assert difference.abs().float().mean() < 0.5
+
+
+@needs_dali
+@pytest.mark.gpu
+def test_a_stream_on_the_gpu_goes_on_from_any_step(prepared):
+    whole = on_cuda(prepared, "dali", 8)
+    rest = on_cuda(prepared, "dali", 5, start_step=3)
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
+
+
+@needs_dali
+@pytest.mark.gpu
+def test_the_host_takes_a_batch_without_waiting_for_the_device(prepared):
+    with open_stream(prepared, batch=BATCH, seed=0, loader="dali", device="cuda") as stream:
+        for _ in range(3):
+            stream.next()
+        torch.cuda.synchronize()
+        torch.cuda._sleep(1_000_000_000)  # about half a second
+        busy = torch.cuda.Event()
+        busy.record()
+        for _ in range(2):
+            stream.next()
+        assert not busy.query()
+        assert stream.reason.endswith("on the GPU") == (prepared.formats["JPEG"] > 0)

@@ -40,7 +40,7 @@ def data(
     """Measure how fast each way to the images is, and how long a step waits for its batch.
 
     resident: the decoded set on the device. host: decoded in host memory. dali, pillow: decoded for every batch. The
-    wait is the host's time in fetching a batch, with a step's time between two; the goal is under 1 % of the step.
+    wait is the time to a batch on the device, with a step's time between two; the goal is under 1 % of the step.
     """
     from fastgan_engine.config import resolve
 
@@ -61,7 +61,7 @@ def data(
         with images_for(config, images) as prepared, waiting(f"measuring at {config.model.im_size}"):
             step = step_ms or engine_step_ms(config, STEP_ITERATIONS)
             found = [bench.deliver(config, prepared, mode, step) for mode in wanted]
-        done.append(bench.Deliveries(config, step, step_ms is None, found))
+        done.append(bench.Deliveries(config, prepared.packing, step, step_ms is None, found))
         data_report.show(done[-1])
     if json_file is not None:
         values = [data_report.as_json(found) for found in done]
