@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from fastgan_engine.config.schema import (
+from fastgan_engine.config.schema import Root
+from fastgan_engine.config.sections import (
     Engine,
     Log,
     OptionalPath,
     Precision,
-    Root,
     Section,
     check_colour,
     check_path,
