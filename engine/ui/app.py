@@ -12,6 +12,8 @@ CSS = """
 .whole .image-frame, .whole img, .whole video { width: 100%; max-height: 80vh; object-fit: contain; }
 .whole .grid-wrap { min-height: 0; max-height: none; }
 .samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(clamp(5rem, 22%, 12rem), 1fr)) !important; }
+.inversion .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
+input[type=range]:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 6px; }
 @media (max-width: 30rem) { /* a phone: all four tabs beside each other */
   .tab-container button { padding-inline: 0.55rem !important; }
 }

@@ -124,7 +124,7 @@ def _interpolate_tab(studio: Studio) -> None:
         is_gif = path.suffix == ".gif"
         return (
             gr.Video(None if is_gif else path, visible=not is_gif),
-            gr.Image(path if is_gif else None, visible=is_gif),
+            gr.Image(str(path) if is_gif else None, visible=is_gif),
             _ready(path),
         )
 
@@ -176,7 +176,7 @@ def _about_metrics(studio: Studio) -> str:
 
 
 def _captioned(found: Inversion) -> list[tuple[Any, str]]:
-    return [(found.target, "your picture"), (found.start, "start"), (found.result, "found")]
+    return [(found.target, "target"), (found.start, "start"), (found.result, "found")]
 
 
 def _told(found: Inversion) -> str:

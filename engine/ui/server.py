@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from fastgan_engine.api import Run
 from fastgan_engine.errors import UserError
@@ -46,13 +47,19 @@ def serve(
 
         from fastgan_engine.ui.app import build_app
 
-        app = build_app(Studio(run, files, weights_dir=weights_dir, warn=warn), title)
-        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=SHUTDOWN_S)
+        studio = Studio(run, files, weights_dir=weights_dir, warn=warn)
+        config = uvicorn.Config(build_app(studio, title), log_level="critical", timeout_graceful_shutdown=SHUTDOWN_S)
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                studio.stopping.set()  # a thread that works cannot be ended from outside
+                super().handle_exit(sig, frame)
+
         with listen(port) as listening:
             if ready:
                 ready("http://{}:{}/".format(*listening.getsockname()))
             with suppress(KeyboardInterrupt):  # the way to end it
-                uvicorn.Server(config).run(sockets=[listening])
+                Server(config).run(sockets=[listening])
 
 
 def _keep_to_itself(folder: Path) -> None:

@@ -4,6 +4,7 @@ Nothing is computed here either: a tab's function asks the library and hands out
 """
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ class Studio:
     def __init__(self, run: Run, folder: Path, *, weights_dir: Path | None = None, warn: Tell | None = None) -> None:
         self.run, self.generator, self.folder, self.warn = run, run.generator, folder, warn
         self.weights_dir = weights_dir or (run.config.loss.weights_dir if run.config else None)
+        self.stopping = threading.Event()  # once set, what takes long gives up
         self._metrics: dict[defaults.MetricName, Metric] = {}
 
     def samples(self, count: int, seed: int, truncation: float) -> list[tuple[Image.Image, str]]:
@@ -111,11 +113,11 @@ class Studio:
             self.generator, self._latents(through), frames=frames, loop=loop, truncation=truncation, warn=self.warn
         )
         path = self.folder / f"interpolation.{kind}"
+        step_done = self._until_stopped(progress)
         with open_video(path, fps) as write:
             for done, frame in enumerate(video, start=1):
                 write(frame)
-                if progress:
-                    progress(done, video.count)
+                step_done(done, video.count)
         return path
 
     def metrics(self) -> list[defaults.MetricName]:
@@ -140,17 +142,23 @@ class Studio:
             raise UserError(f"{picture.name} cannot be used: {why}") from error
         measure = self._metric(metric)
         found = invert(
-            self.generator, images, measure, steps=steps, restarts=restarts, warn=self.warn, progress=progress
-        )
+            self.generator, images, measure, steps=steps, restarts=restarts, warn=self.warn,
+            progress=self._until_stopped(progress),
+        )  # fmt: skip
         latents = self.folder / (re.sub(r"[^\w.-]+", "-", picture.stem) + SUFFIX)
         save_latents(latents, found.latents)
-        return Inversion(
-            *(_picture(pixels[0]) for pixels in (pixels_of(images, [0]), found.start, found.result)),
-            before=found.before.item(),
-            after=found.after.item(),
-            unit=measure.words,
-            latents=latents,
-        )
+        target, start, result = (_picture(x[0]) for x in (pixels_of(images, [0]), found.start, found.result))
+        before, after = found.before.item(), found.after.item()
+        return Inversion(target, start, result, before, after, unit=measure.words, latents=latents)
+
+    def _until_stopped(self, progress: Progress | None) -> Progress:
+        def step_done(done: int, total: int) -> None:
+            if self.stopping.is_set():
+                raise UserError("stopped")
+            if progress:
+                progress(done, total)
+
+        return step_done
 
     def _metric(self, name: defaults.MetricName) -> Metric:
         if name not in self._metrics:

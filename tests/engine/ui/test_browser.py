@@ -231,9 +231,15 @@ def test_only_this_machine_is_answered(server: Server) -> None:
         socket.create_connection(("127.0.0.2", int(port)))
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(open_page: Callable[..., Any], server: Server) -> None:
-    """The last one of this file: it ends the server that the others share."""
-    open_page()  # which keeps a request under way
+def test_ctrl_c_ends_it_and_leaves_nothing(open_page: Callable[..., Any], server: Server, photo: Path) -> None:
+    """The last one of this file: it ends the server that the others share, in the midst of its work."""
+    page = open_page()
+    page.get_by_role("tab", name="Invert").click()
+    page.locator("input[type=file]").first.set_input_files(photo)
+    page.get_by_role("slider", name="Steps").fill("1000")
+    page.get_by_role("slider", name="Attempts").fill("16")
+    page.get_by_role("button", name="Invert", exact=True).click()
+    page.get_by_text(re.compile(r"\d+/16k steps")).wait_for()
     assert any(server.folder.glob("fastgan-engine-ui-*/*"))
     server.process.send_signal(signal.SIGINT)
     output, _ = server.process.communicate(timeout=20)
