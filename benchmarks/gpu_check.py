@@ -60,6 +60,7 @@ def parts(out: Path) -> list[Part]:
         command = [sys.executable, script, "--gib", str(gib), "--im-size", str(im_size)]
         return Part(name, [*command, "--json", str(out / f"{name}.json")], 45, LPIPS)
 
+    jpeg_1024 = ("--im-size", "1024", "--set", "data.encoding=jpeg", "--step-ms", "65")
     quality = ("quality", "--steps", "300", "--im-size", "256", "--set", "loss.reconstruction=l1")
     return [
         Part("step", [*GPU_TESTS, "tests/engine"], 90, (*CORE, "pytest")),
@@ -72,6 +73,8 @@ def parts(out: Path) -> list[Part]:
         Part("vram", bench("vram", "vram", "--compare", "reference,engine", "--im-size", "256,1024"), 90, LPIPS),
         throughput("compile-256", 256, 30, compare="compile,engine"),
         Part("data", bench("data", "data", "--im-size", "256", "--step-ms", "10"), 45, CORE),
+        Part("pipeline-tests", [*GPU_TESTS, "tests/pipelines"], 45, (*CORE, "pytest", "nvidia.dali")),
+        Part("data-1024", bench("data-1024", "data", *jpeg_1024), 60, (*CORE, "nvidia.dali")),
         Part("kernels", bench("kernels", "kernels"), 90, (*CORE, "triton")),
         capped(8, 256),
         capped(4, 1024),

@@ -11,14 +11,15 @@ from fastgan_engine.sources import Source, is_resident
 
 
 class PlannedSource(Source):
-    """Of a set of ``images`` images: all of them on the device, or a batch of bytes."""
+    """Of a set of ``images`` images: all of them on the device, or the batch of bytes in use and the one ahead."""
 
     reason = "planned"
 
     def __init__(self, config: Config, images: int) -> None:
         size, batch = config.model.im_size, config.train.batch
         self.impl, self.resident = config.engine.kernels, is_resident(config, images)
-        self.held = torch.empty(images if self.resident else batch, size, size, config.model.nc, dtype=torch.uint8)
+        held = images if self.resident else 2 * batch
+        self.held = torch.empty(held, size, size, config.model.nc, dtype=torch.uint8)
         self.indices = torch.empty(batch, dtype=torch.int64)
         self.flips = torch.empty(batch, dtype=torch.bool)
 
@@ -28,9 +29,9 @@ class PlannedSource(Source):
     def reals(self) -> Tensor:
         if self.resident:
             return gather_batch(self.held, self.indices, self.flips, torch.float32, impl=self.impl)
-        return to_float(self.held, torch.float32)
+        return to_float(self.held[: len(self.indices)], torch.float32)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield "resident images" if self.resident else "batch of bytes", self.held
+        yield "resident images" if self.resident else "batches of bytes", self.held
         if self.resident:
             yield from (("indices", self.indices), ("flips", self.flips))
