@@ -28,7 +28,7 @@ EXTRAS = {
     "bench": ["matplotlib>=3.8"],  # the plots of bench
     "video": ["imageio>=2.34", "imageio-ffmpeg>=0.5"],  # interpolate, single animate
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # export
-    "ui": ["gradio>=5"],
+    "ui": ["gradio>=6", "imageio>=2.34", "imageio-ffmpeg>=0.5"],
 }
 
 LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
