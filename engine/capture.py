@@ -6,13 +6,14 @@ place afterwards: a captured run and an eager one agree.
 Sources: PyTorch's notes on CUDA graphs; ``torch.cuda.graph``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastgan_engine.clock import Clock
+from fastgan_engine.errors import UserError
 from fastgan_engine.state import Trained
 
 WARM_UP = 3
@@ -35,6 +36,34 @@ class Capturable(Protocol[L]):
     def fetch(self) -> None: ...
 
     def on_device(self) -> L: ...
+
+    def __call__(self) -> L: ...
+
+
+def launched_as(step: str, iteration: Capturable[L], say: Callable[[str], None]) -> Callable[[], L]:
+    """The iteration for ``engine.step``; "auto" captures it where there is CUDA, and says so where it cannot.
+
+    Raises:
+        UserError: "graph" without CUDA.
+        RuntimeError: "graph", and it cannot be captured.
+    """
+    if iteration.device.type != "cuda":
+        if step == "graph":
+            raise UserError(
+                f'engine.step = "graph" needs CUDA; the device is {iteration.device}; take "eager" or "auto"'
+            )
+        return iteration
+    if step in ("eager", "compile"):
+        return iteration
+    try:
+        return CapturedIteration(iteration)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if step == "graph":
+            raise
+        say(f"note: the step could not be captured as a CUDA graph, it runs eagerly ({error})")
+        return iteration
 
 
 class CapturedIteration(Generic[L]):

@@ -1,57 +1,21 @@
 """What this machine has: graphics cards by NVML and PyTorch, the profile and precision that suit them.
 
-NVML (``pynvml``) is optional; it adds the memory in use, the processes and the driver, and sees cards that this
-PyTorch build cannot use. Devices are matched by UUID: NVML and CUDA may number them differently.
+Devices are matched by UUID: NVML and CUDA may number them differently.
 """
 
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastgan_engine import profiles
 from fastgan_engine.errors import UserError
+from fastgan_engine.nvml import GIB, Gpu, nvml_devices, plain_uuid
 
 if TYPE_CHECKING:
     import torch
 
     from fastgan_engine.config import Config
-
-GIB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuProcess:
-    """A process that holds GPU memory. `name` and `used_bytes` are None where the driver does not tell (WDDM)."""
-
-    pid: int
-    name: str | None
-    used_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """One graphics card. Memory in bytes; None: unknown."""
-
-    name: str
-    capability: tuple[int, int] | None
-    total_bytes: int
-    used_bytes: int | None = None
-    free_bytes: int | None = None
-    uuid: str = ""
-    cuda_index: int | None = None
-    """N of ``cuda:N``; None: this PyTorch cannot use the card (no CUDA, or not built for its architecture)."""
-    processes: tuple[GpuProcess, ...] = ()
-
-    @property
-    def arch(self) -> str:
-        """Such as ``sm_75``."""
-        return "sm_" + "".join(map(str, self.capability)) if self.capability else "unknown architecture"
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.arch}, {self.total_bytes / GIB:.1f} GiB)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +37,7 @@ class Choice:
 
 def detect() -> Hardware:
     """Look at the machine. Raises nothing for what is missing: `problems` says it."""
-    seen, driver, problems = _nvml_devices()
+    seen, driver, problems = nvml_devices()
     by_uuid = {gpu.uuid: gpu for gpu in seen}
     gpus = []
     for gpu in _cuda_devices(problems):
@@ -102,7 +66,7 @@ def _cuda_devices(problems: list[str]) -> list[Gpu]:
             name=properties.name,
             capability=(properties.major, properties.minor),
             total_bytes=properties.total_memory,
-            uuid=_plain_uuid(properties.uuid),
+            uuid=plain_uuid(properties.uuid),
             cuda_index=index if built_for((properties.major, properties.minor), torch.cuda.get_arch_list()) else None,
         )
         for index, properties in enumerate(found)
@@ -121,85 +85,6 @@ def built_for(capability: tuple[int, int], arch_list: list[str]) -> bool:
             if (major, minor) <= capability and (parts[1] == "compute" or major == capability[0]):
                 return True
     return False
-
-
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    import pynvml
-
-    pynvml.nvmlInit()
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _nvml_devices() -> tuple[list[Gpu], str | None, list[str]]:
-    """Cards, driver version and problems according to NVML."""
-    gpus, driver, problems = [], None, []
-    try:
-        with _nvml() as nvml:
-            driver = _text(nvml.nvmlSystemGetDriverVersion())
-            for index in range(nvml.nvmlDeviceGetCount()):
-                try:
-                    gpus.append(_nvml_device(nvml, nvml.nvmlDeviceGetHandleByIndex(index)))
-                except nvml.NVMLError as error:
-                    problems.append(f"NVML, card {index}: {error}")
-    except ImportError:
-        problems.append("NVML: the package nvidia-ml-py is not installed")
-    except Exception as error:  # NVMLError, and whatever a damaged driver library raises while loading
-        problems.append(f"NVML: {error}")
-    return gpus, driver, problems
-
-
-def _nvml_device(nvml: Any, handle: Any) -> Gpu:
-    memory = _nvml_memory(nvml, handle)
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        capability=(major, minor),
-        total_bytes=memory.total,
-        used_bytes=memory.used,
-        free_bytes=memory.free,
-        uuid=_plain_uuid(_text(nvml.nvmlDeviceGetUUID(handle))),
-        processes=_nvml_processes(nvml, handle),
-    )
-
-
-def _nvml_memory(nvml: Any, handle: Any) -> Any:
-    try:  # version 2 keeps the driver's reserve out of `used`
-        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-    except (nvml.NVMLError, AttributeError, TypeError):
-        return nvml.nvmlDeviceGetMemoryInfo(handle)
-
-
-def _nvml_processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
-    processes = {}
-    for query in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-        try:
-            running = query(handle)
-        except nvml.NVMLError:
-            continue
-        for process in running:
-            processes[process.pid] = GpuProcess(
-                pid=process.pid, name=_process_name(nvml, process.pid), used_bytes=process.usedGpuMemory
-            )
-    return tuple(sorted(processes.values(), key=lambda process: -(process.used_bytes or 0)))
-
-
-def _process_name(nvml: Any, pid: int) -> str | None:
-    try:
-        return _text(nvml.nvmlSystemGetProcessName(pid))
-    except nvml.NVMLError:
-        return None
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _plain_uuid(uuid: object) -> str:
-    return str(uuid).removeprefix("GPU-").lower()
 
 
 def choose_profile(device: str = "auto", machine: Hardware | None = None) -> Choice:

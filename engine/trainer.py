@@ -8,7 +8,7 @@ import torch
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.build import build_loss, build_state, build_step, set_backends
-from fastgan_engine.capture import CapturedIteration
+from fastgan_engine.capture import launched_as
 from fastgan_engine.checkpoint import NO_IMAGES, load_checkpoint, save_checkpoint
 from fastgan_engine.clock import Clock
 from fastgan_engine.config import Config
@@ -100,24 +100,9 @@ class Trainer:
                 pass  # left before anything else: the exception holds the tensors of the step that failed
             self._go_on_smaller()
 
-    def _go_on_smaller(self) -> None:
-        before, failed = self.config, self.state.step + 1
-        self.config = smaller(before, self.device)
-        del self.state, self.loss, self.step
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._build()
-        if self._last_checkpoint is not None:
-            self.resume(self._last_checkpoint)
-        self.screen.event(going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device))
-
     def _train(self) -> bool:
         config, state = self.config, self.state
-        if config.engine.step == "compile":
-            self.screen.event("step: plain PyTorch through torch.compile; the first steps compile, which takes minutes")
-        elif config.engine.kernels == "auto":
-            self.screen.event(dispatch.summary(self.device, self.dtype))
+        self._say_what_computes()
         self._prepare_folder()
         self.watch.begin(state.step)
         with Interruption() as interruption, self._source() as source, self._log() as log:
@@ -140,6 +125,24 @@ class Trainer:
             self._finish()
         return self._finished
 
+    def _go_on_smaller(self) -> None:
+        before, failed = self.config, self.state.step + 1
+        self.config = smaller(before, self.device)
+        del self.state, self.loss, self.step
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._build()
+        if self._last_checkpoint is not None:
+            self.resume(self._last_checkpoint)
+        self.screen.event(going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device))
+
+    def _say_what_computes(self) -> None:
+        if self.config.engine.step == "compile":
+            self.screen.event("step: plain PyTorch through torch.compile; the first steps compile, which takes minutes")
+        elif self.config.engine.kernels == "auto":
+            self.screen.event(dispatch.summary(self.device, self.dtype))
+
     @property
     def _finished(self) -> bool:
         return self.state.step >= self.config.train.steps or self.watch.stopped_early
@@ -158,22 +161,8 @@ class Trainer:
         return source
 
     def _iteration(self, source: Source) -> Callable[[], StepLosses]:
-        """The iteration for ``engine.step``; "auto" captures it where a CUDA graph can hold it."""
         iteration = Iteration(self.config, self.state, source, self.step, self.clock)
-        wanted = self.config.engine.step
-        if wanted in ("eager", "compile") or (wanted == "auto" and self.device.type != "cuda"):
-            return iteration
-        if self.device.type != "cuda":
-            raise UserError(f'engine.step = "graph" needs CUDA; the device is {self.device}; take "eager" or "auto"')
-        try:
-            return CapturedIteration(iteration)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if wanted == "graph":
-                raise
-            self.screen.event(f"note: the step could not be captured as a CUDA graph, it runs eagerly ({error})")
-            return iteration
+        return launched_as(self.config.engine.step, iteration, self.screen.event)
 
     def _log(self) -> RunLog:
         return RunLog(self.folder, tensorboard=self.config.log.tensorboard, start_step=self.state.step)

@@ -1,6 +1,7 @@
 """The training of one run: stage after stage, and at their intervals a tick, a picture and a checkpoint."""
 
 import hashlib
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.build import set_backends
-from fastgan_engine.capture import CapturedIteration
+from fastgan_engine.capture import launched_as
 from fastgan_engine.clock import Clock
 from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.environment import record_start
@@ -32,6 +33,17 @@ from fastgan_engine.single.state import begin_stage, build_state, drop_at, first
 from fastgan_engine.single.step import SingleLosses, StageStep
 from fastgan_engine.stopping import Interruption
 from fastgan_engine.ticker import Ticker
+
+# What the stages of a run rest on: settings of the section ``single``, and what they come to.
+FIXED = {
+    "mode": "mode",
+    "stages": "stage_count",
+    "train_depth": "train_depth",
+    "min_size": "coarsest",
+    "iterations": "iterations",
+    "filters": "filters",
+    "batch_norm": "normalises",
+}
 
 
 class SingleTrainer:
@@ -66,18 +78,19 @@ class SingleTrainer:
         """Goes back to the state that a checkpoint holds.
 
         Raises:
-            UserError: the file is damaged, of another image, or its networks are not those of the configuration.
+            UserError: the file is damaged, of another image, or what cannot change within a run is changed.
         """
         content = load_single_checkpoint(checkpoint)
         if content["image_hash"] != self.image_hash:
             raise UserError(f"{checkpoint} was trained on another image or --max-size; start a new run with --out")
-        try:
-            self.state.load_state_dict(self.single, content["state"])
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise UserError(
-                f"{checkpoint} does not fit the configuration ({str(error).strip().splitlines()[-1].strip()}); its "
-                f"mode, stages and filters cannot change within a run; start a new one with another --out"
-            ) from error
+        before = SingleConfig.model_validate(tomllib.loads(content["config"])).single
+        for setting, meaning in FIXED.items():
+            if getattr(before, meaning) != getattr(self.single, meaning):
+                raise UserError(
+                    f"single.{setting} = {getattr(self.single, setting)}, but {checkpoint} was trained with "
+                    f"{getattr(before, setting)}, which cannot change within a run; start a new one with another --out"
+                )
+        self.state.load_state_dict(self.single, content["state"])
         self._saved_at = self.state.step
 
     def train(self) -> bool:
@@ -86,7 +99,7 @@ class SingleTrainer:
         state, single = self.state, self.single
         with Interruption() as interruption, self._log() as log:
             ticker = Ticker(state, self.clock, steps=single.total, batch=1)
-            for stage in range(state.stage, single.stage_count):
+            for stage in () if self._finished else range(state.stage, single.stage_count):
                 with ticker.paused():
                     iterate = self._begin(stage)
                 while state.iteration < single.iterations and not interruption.requested:
@@ -94,7 +107,11 @@ class SingleTrainer:
                 if interruption.requested:
                     break
             self._finish()
-        return state.step >= single.total
+        return self._finished
+
+    @property
+    def _finished(self) -> bool:
+        return self.state.step >= self.single.total
 
     def model(self) -> SingleModel:
         """The generator as it is, for sampling."""
@@ -112,22 +129,8 @@ class SingleTrainer:
         trained = f"stage {first + 1}" if first == stage else f"stages {first + 1} to {stage + 1}"
         self.screen.event(f"stage {stage + 1} of {count}: {width} x {height}, training {trained}")
         step = StageStep(state, self.single, self.reals[stage], self.sizes[: stage + 1], self.dtype, self.clock)
-        return self._captured(SingleIteration(state, self.inputs, step, self.clock))
-
-    def _captured(self, iteration: SingleIteration) -> Callable[[], SingleLosses]:
-        """The iteration for ``engine.step``: "auto" captures it where there is CUDA, one graph a stage."""
-        wanted = self.config.engine.step
-        if wanted == "graph" and self.device.type != "cuda":
-            raise UserError(f'engine.step = "graph" needs CUDA; the device is {self.device}; take "eager" or "auto"')
-        if wanted == "eager" or self.device.type != "cuda":
-            return iteration
-        try:
-            return CapturedIteration(iteration)
-        except RuntimeError as error:
-            if wanted == "graph":
-                raise
-            self.screen.event(f"note: the stage could not be captured as a CUDA graph, it runs eagerly ({error})")
-            return iteration
+        iteration = SingleIteration(state, self.inputs, step, self.clock)
+        return launched_as(self.config.engine.step, iteration, self.screen.event)
 
     def _advance(self, iterate: Callable[[], SingleLosses], ticker: Ticker, log: RunLog) -> None:
         state, settings = self.state, self.config.log
@@ -193,7 +196,7 @@ class SingleTrainer:
     def _finish(self) -> None:
         if self._saved_at != self.state.step:
             self._save()
-        if self.state.step >= self.single.total:
+        if self._finished:
             self.screen.event(f"quality: {self.quality()}")
         self._write_report()
 

@@ -5,7 +5,8 @@ import torch
 
 from fastgan_engine import hardware
 from fastgan_engine.errors import UserError
-from fastgan_engine.hardware import Gpu, GpuProcess, built_for, choose_profile, pick_device, pick_dtype, profile_for
+from fastgan_engine.hardware import Gpu, built_for, choose_profile, pick_device, pick_dtype, profile_for
+from fastgan_engine.nvml import GpuProcess
 
 from .machines import GIB, GTX_1050_TI, RTX_2070, RTX_3090, FakeCard, hide, install_cuda, install_nvml
 

@@ -92,14 +92,26 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_another_image_or_network_is_refused(tmp_path: Path) -> None:
+def test_another_image_or_another_training_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, Recorder(2), stages=3).train()
     checkpoint = tmp_path / "checkpoints" / "step-0000002.pt"
     other = SingleTrainer(small_config(stages=3), picture(40, 30), tmp_path)
     with pytest.raises(UserError, match="trained on another image"):
         other.resume(checkpoint)
-    with pytest.raises(UserError, match="does not fit the configuration"):
-        trainer(tmp_path, stages=3, filters=5).resume(checkpoint)
+    for name, value in {"filters": 5, "mode": "animate", "stages": 4, "iterations": 6, "min_size": 16}.items():
+        with pytest.raises(UserError, match=rf"single\.{name} = {value}, but .* was trained with .*another --out"):
+            trainer(tmp_path, **{"stages": 3, name: value}).resume(checkpoint)
+    trainer(tmp_path, stages=3, batch_norm="off", lr=1e-3).resume(checkpoint)  # the same network; a rate may change
+
+
+def test_a_finished_run_that_is_resumed_begins_no_stage(tmp_path: Path) -> None:
+    trainer(tmp_path, stages=3).train()
+    screen = Recorder()
+    again = trainer(tmp_path, screen, stages=3)
+    again.resume(tmp_path / "checkpoints" / "step-0000015.pt")
+    assert again.train()
+    assert len(screen.events) == 1
+    assert screen.events[0].startswith("quality: ")
 
 
 def test_a_run_is_opened_only_for_what_it_was_trained_for_and_when_all_stages_have_begun(tmp_path: Path) -> None:
