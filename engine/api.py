@@ -9,7 +9,7 @@ from fastgan_engine.config import Config, resolve
 from fastgan_engine.errors import UserError
 from fastgan_engine.networks import Generator
 from fastgan_engine.released import load_released
-from fastgan_engine.run_folder import SNAPSHOT_SUFFIX, RunFolder
+from fastgan_engine.run_folder import SNAPSHOT_SUFFIX, RunFolder, run_of
 from fastgan_engine.snapshot import load_snapshot
 
 
@@ -19,19 +19,22 @@ class Run:
 
     Attributes:
         step: training step it is of; None where a released file does not tell.
-        config: configuration of the run; None for a file.
+        config: configuration of the run; None for a file that lies in none.
         source: the file that was read.
+        folder: of the run; None for a file that lies in none.
     """
 
     generator: Generator
     step: int | None
     config: Config | None
     source: Path
+    folder: RunFolder | None = None
 
 
 def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
     """Opens a run's folder (its latest snapshot), a snapshot, or a released checkpoint.
 
+    A snapshot in a run's folder, such as ``RUN/best.safetensors``, is of that run, and has its configuration.
     A released checkpoint takes some seconds more: its batch-norm statistics have to be measured.
 
     Raises:
@@ -43,8 +46,7 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
     if not path.exists():
         raise UserError(f"{path} does not exist; give the folder of a run, a snapshot or a released .pth")
     if path.suffix == SNAPSHOT_SUFFIX:
-        snapshot = load_snapshot(path, device)
-        return Run(snapshot.generator, snapshot.step, None, path)
+        return _load_snapshot(path, run_of(path), device)
     released = load_released(path, device)
     return Run(released.ema, released.step, None, path)
 
@@ -56,6 +58,10 @@ def _load_folder(folder: RunFolder, device: torch.device | str) -> Run:
             f"{folder.path} holds no snapshot ({folder.snapshots.name}/step-N{SNAPSHOT_SUFFIX}); training writes one "
             f"with each checkpoint and when it ends or is interrupted"
         )
-    snapshot = load_snapshot(latest, device)
-    config = resolve(config_file=folder.config) if folder.config.exists() else None
-    return Run(snapshot.generator, snapshot.step, config, latest)
+    return _load_snapshot(latest, folder, device)
+
+
+def _load_snapshot(path: Path, folder: RunFolder | None, device: torch.device | str) -> Run:
+    snapshot = load_snapshot(path, device)
+    config = resolve(config_file=folder.config) if folder is not None and folder.config.exists() else None
+    return Run(snapshot.generator, snapshot.step, config, path, folder)

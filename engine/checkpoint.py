@@ -8,6 +8,7 @@ import torch
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.errors import UserError
 from fastgan_engine.run_folder import RunFolder
+from fastgan_engine.safe_load import safe_load
 from fastgan_engine.snapshot import save_snapshot
 from fastgan_engine.state import TrainingState
 
@@ -48,12 +49,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file is damaged or of another kind.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # garbled bytes make the reader raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        content = safe_load(path)
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"checkpoint {path} cannot be read ({reason}); resume from an older one with --resume FILE"
-        ) from error
+            f"checkpoint {path} cannot be read ({error}); resume from an older one with --resume FILE"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{path} is not a training checkpoint of format {FORMAT}; "

@@ -27,9 +27,7 @@ class Images(Protocol):
     def hash(self) -> str: ...
 
 
-def record_start(
-    folder: RunFolder, images: Images, *, step: int, device: torch.device, dtype: torch.dtype
-) -> None:
+def record_start(folder: RunFolder, images: Images, *, step: int, device: torch.device, dtype: torch.dtype) -> None:
     """Appends to ``folder.environment``; a run that is resumed on another machine has several lines."""
     record = {
         "time": round(time.time(), 3),

@@ -30,7 +30,8 @@ def export_released(source: Path, out: Path, *, everything: bool = False) -> Non
     from which the released code trains further.
 
     Raises:
-        UserError: ``everything``, and the source holds only a generator.
+        UserError: ``everything``, and the source holds only a generator; or a checkpoint and the configuration of
+            its run do not fit.
     """
     if source.is_dir() and (checkpoint := RunFolder(source).latest_checkpoint()) is not None:
         _export_checkpoint(RunFolder(source), checkpoint, out, everything)
@@ -45,9 +46,14 @@ def export_released(source: Path, out: Path, *, everything: bool = False) -> Non
 def _export_checkpoint(folder: RunFolder, checkpoint: Path, out: Path, everything: bool) -> None:
     state: dict[str, Any] = load_checkpoint(checkpoint)["state"]
     networks = build_networks(resolve(config_file=folder.config), torch.device("cpu"))
-    networks.generator.load_state_dict(state["generator"])
-    networks.discriminator.load_state_dict(state["discriminator"])
-    networks.ema.load_state_dict(state["ema"])
+    try:
+        networks.generator.load_state_dict(state["generator"])
+        networks.discriminator.load_state_dict(state["discriminator"])
+        networks.ema.load_state_dict(state["ema"])
+    except RuntimeError:
+        raise UserError(
+            f"{checkpoint} holds other networks than {folder.config} describes; export one of the run's snapshots"
+        ) from None
     if everything:
         save_released(
             out,

@@ -1,6 +1,8 @@
 """From the networks' tensors to picture files."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,6 +33,25 @@ def save_image(path: Path, image: Tensor) -> None:
     mode = MODES[image.shape[2]]
     with atomic_write(path) as temporary:
         Image.fromarray(pixels[:, :, 0] if mode == "L" else pixels, mode).save(temporary, format="PNG")
+
+
+@contextmanager
+def numbered_images(folder: Path) -> Iterator[Callable[[Tensor], None]]:
+    """Yields a function that saves the next image, uint8 [H, W, C], as 000000.png and so on.
+
+    Once all are there, what an earlier and longer series left in the folder is removed: the numbers that follow on.
+    """
+    count = 0
+
+    def write(image: Tensor) -> None:
+        nonlocal count
+        save_image(folder / f"{count:06d}.png", image)
+        count += 1
+
+    yield write
+    while (left_over := folder / f"{count:06d}.png").is_file():
+        left_over.unlink()
+        count += 1
 
 
 def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:

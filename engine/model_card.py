@@ -40,8 +40,8 @@ def model_card(run: Run, *, load: str) -> dict[str, str]:
 
 def _source(run: Run) -> str:
     """The file's name; of a snapshot in a run's folder, with that. Not where they lie, which is the user's own."""
-    parts = run.source.absolute().parts
-    return "/".join(parts[-3:]) if run.config is not None else parts[-1]
+    source = run.source.absolute()
+    return source.name if run.folder is None else source.relative_to(run.folder.path.absolute().parent).as_posix()
 
 
 def _changed(config: Config) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastgan_engine.errors import UserError
+from fastgan_engine.errors import UserError, first_line
 
 Trunk = Literal["vgg", "squeeze"]
 
@@ -69,7 +69,7 @@ def load_trunk(
     except Exception as error:
         if path is not None:
             raise UserError(
-                f"weights of LPIPS: {path} cannot be read ({_first_line(error)}); "
+                f"weights of LPIPS: {path} cannot be read ({first_line(error)}); "
                 f"remove it, or fetch it again from {source.url}"
             ) from error
         user = user or f"loss.reconstruction = lpips-{trunk}"
@@ -81,15 +81,11 @@ def _missing_message(trunk: Trunk, weights_dir: Path | None, error: Exception, u
     looked = "\n".join(f"    {folder}" for folder in (weights_dir, cache_dir()) if folder is not None)
     return (
         f"{user} needs the file {source.file}, which was found in none of\n{looked}\n"
-        f"and could not be downloaded ({_first_line(error)}). Either\n"
+        f"and could not be downloaded ({first_line(error)}). Either\n"
         f"  - download {source.url} on a machine with a connection and put it into one of these folders\n"
         f"    (any folder works with --weights-dir), or\n"
         f"  - {otherwise}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> Any:
@@ -109,7 +105,7 @@ def build_lpips(trunk: Trunk, weights: dict[str, Tensor] | None) -> Any:
         except (KeyError, RuntimeError) as error:
             file = TRUNKS[trunk]
             raise UserError(
-                f"weights of LPIPS: {file.file} does not hold torchvision's network ({_first_line(error)}); "
+                f"weights of LPIPS: {file.file} does not hold torchvision's network ({first_line(error)}); "
                 f"remove it, or fetch it again from {file.url}"
             ) from error
     return network.requires_grad_(False).eval()

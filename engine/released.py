@@ -7,7 +7,6 @@ may carry the ``module.`` prefix of ``torch.nn.DataParallel``. State-dict keys a
 """
 
 import copy
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from fastgan_engine.atomic import atomic_write
 from fastgan_engine.errors import UserError
 from fastgan_engine.networks import IM_SIZES, Discriminator, Generator
 from fastgan_engine.recalibration import recalibrate
+from fastgan_engine.safe_load import safe_load
 from fastgan_engine.snapshot import build_generator, constructor_arguments
 
 PREFIX = "module."
@@ -121,11 +121,11 @@ def save_released(
 def _read(path: Path) -> dict[str, Any]:
     """The entries of a file; those of a bare generator under "g"."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = safe_load(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # on bytes that it did not write, PyTorch's reader fails in any way
-        raise UserError(f"cannot read {path}: {_reason(error)}; expected a .pth of the released FastGAN code") from None
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}; expected a .pth of the released FastGAN code") from None
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
         return {"g": content}
     if not isinstance(content, dict) or not isinstance(content.get("g"), dict):
@@ -135,13 +135,6 @@ def _read(path: Path) -> dict[str, Any]:
             f"folder"
         )
     return content
-
-
-def _reason(error: Exception) -> str:
-    """PyTorch's messages go on for paragraphs, and advise to load the file unsafely."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is not a file of torch.save, or it holds Python objects"
-    return str(error).split(". ")[0] or "it is cut short"
 
 
 def _describe(content: object) -> str:

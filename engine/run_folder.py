@@ -104,6 +104,15 @@ class RunFolder:
         return next(reversed(self.all_snapshots()), None)
 
 
+def run_of(snapshot: Path) -> RunFolder | None:
+    """The run in whose folder a snapshot lies, named as training names it; None elsewhere."""
+    file = snapshot.absolute()
+    folders = map(RunFolder, list(file.parents)[:2])
+    return next(
+        (each for each in folders if each.config.is_file() and file in (each.best, *each.all_snapshots())), None
+    )
+
+
 def _name(step: int) -> str:
     return f"step-{step:07d}"
 

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.report import TickReport
@@ -50,6 +51,19 @@ class RunLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file that have a step, one a line; lines cut short by a crash are passed over."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield record
 
 
 def _grouped(name: str) -> str:

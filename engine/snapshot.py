@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fastgan_engine.atomic import atomic_write
-from fastgan_engine.errors import UserError
+from fastgan_engine.errors import UserError, first_line
 from fastgan_engine.networks import Generator
 
 FORMAT = "fastgan-engine snapshot"
@@ -62,11 +62,12 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
             f"or take an older snapshot of the run"
         ) from None
     try:
-        generator = build_generator(json.loads(metadata["generator"]))
+        arguments, step = json.loads(metadata["generator"]), int(metadata["step"])
+        _check_tensors(arguments, tensors)
+        generator = build_generator(arguments)
         generator.load_state_dict(tensors)
-        step = int(metadata["step"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the snapshot {path} is damaged: {error}") from None
+        raise UserError(f"the snapshot {path} is damaged: {first_line(error)}") from None
     return Snapshot(generator.eval().to(device), step)
 
 
@@ -78,6 +79,16 @@ def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
             f"the snapshot {path} has format version {metadata.get('version')}, this engine reads {VERSION}; "
             f"install the version of fastgan-engine that wrote it, or a newer one"
         )
+
+
+def _check_tensors(arguments: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError, before any memory is taken, where the weights are not those of such a generator."""
+    with torch.device("meta"):
+        expected = build_generator(arguments).state_dict()
+    if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in expected.items()}:
+        raise ValueError(f"its weights are not those of the generator that it names, {arguments}")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError("some of its weights are not finite")
 
 
 def constructor_arguments(generator: Generator) -> dict[str, Any]:

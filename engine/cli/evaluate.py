@@ -29,11 +29,16 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Training images to compare with.", show_default="those of each run")
     ] = None,
-    metrics: Annotated[str, typer.Option(help="Comma list; swd alone needs no weights.")] = ",".join(defaults.NAMES),
+    metrics: Annotated[
+        str, typer.Option(help="Comma list; swd alone needs no weights.", show_default="all")
+    ] = ",".join(defaults.NAMES),
     count: Annotated[int, typer.Option(min=1, help="Samples of each run.")] = defaults.COUNT,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = defaults.SEED,
     weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder with weights of InceptionV3 and LPIPS, for machines offline.")
+        Path | None,
+        typer.Option(
+            help="Folder with weights of InceptionV3 and LPIPS.", show_default="the run's, the torch cache, a download"
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the values there.")] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Images at once; lower needs less memory.")] = 8,

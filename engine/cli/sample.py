@@ -95,14 +95,13 @@ def _write_grid(out: Path, batches: "Iterator[Tensor]", count: int) -> Path:
 
 
 def _write_files(out: Path, batches: "Iterator[Tensor]", count: int) -> str:
-    from fastgan_engine.images import save_image
+    from fastgan_engine.images import numbered_images
 
-    index = 0
-    for batch in _shown(batches, count):
-        for image in batch:
-            save_image(out / f"{index:06d}.png", image)
-            index += 1
-    return f"{out}/000000.png to {index - 1:06d}.png"
+    with numbered_images(out) as write:
+        for batch in _shown(batches, count):
+            for image in batch:
+                write(image)
+    return f"{out}/000000.png to {count - 1:06d}.png"
 
 
 def _shown(batches: "Iterator[Tensor]", count: int) -> "Iterator[Tensor]":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastgan_engine.chunks import in_chunks
-from fastgan_engine.errors import UserError
+from fastgan_engine.errors import UserError, first_line
 from fastgan_engine.evaluation.spread import SIDE, thumbnails
 from fastgan_engine.evaluation.weights import INCEPTION, LPIPS, fetch_weights
 from fastgan_engine.extras import require
@@ -129,7 +129,7 @@ def _build_inception(module: Any, content: bytes, path: Path) -> Any:
             INCEPTION_NAME, [INCEPTION_LAYER], feature_extractor_weights_path=io.BytesIO(content)
         )
     except Exception as error:  # garbled bytes make the reader raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"weights of InceptionV3: {path} cannot be read or is of another network ({reason}); "
             f"remove it, or fetch it again from {INCEPTION.url}"

@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 
-from fastgan_engine.api import Run, load_run
-from fastgan_engine.config import Config, resolve
+from fastgan_engine.api import load_run
 from fastgan_engine.errors import UserError
 from fastgan_engine.evaluation.defaults import COUNT, NAMES, SEED
 from fastgan_engine.evaluation.evaluator import Evaluator, Progress, silent
 from fastgan_engine.evaluation.metrics import FEATURES, check_samples
-from fastgan_engine.pipelines import PreparedSet, prepare
-from fastgan_engine.run_folder import CONFIG
+from fastgan_engine.run_images import prepare_for, training_source
 from fastgan_engine.sampling import CHUNK
 
 
@@ -63,7 +61,8 @@ def evaluate(
     Args:
         data: training images to compare all with; None: each with those of its run.
         metrics: names, see ``metrics.METRICS``.
-        weights_dir: searched for the weights of InceptionV3 and LPIPS before the torch cache and a download.
+        weights_dir: searched for the weights of InceptionV3 and LPIPS before the torch cache and a download; None:
+            the run's.
         chunk: images at once.
 
     Raises:
@@ -79,10 +78,16 @@ def evaluate(
     found = []
     for path in paths:
         run = load_run(path)
-        folder, images = _reals(path, run, data, warn)
+        folder = data or training_source(run)
+        images = prepare_for(run, folder, warn=warn)
         if images.hash not in evaluators:
             evaluators[images.hash] = Evaluator(
-                images, metrics, torch.device(device), weights_dir=weights_dir, warn=warn, progress=progress
+                images,
+                metrics,
+                torch.device(device),
+                weights_dir=weights_dir or (run.config.loss.weights_dir if run.config else None),
+                warn=warn,
+                progress=progress,
             )
         evaluator = evaluators[images.hash]
         values = evaluator(
@@ -124,31 +129,3 @@ def notes(evaluations: Sequence[Evaluation]) -> list[str]:
             f"training images; KID has no such bias"
         )
     return told
-
-
-def _reals(source: Path, run: Run, data: Path | None, warn: Callable[[str], None]) -> tuple[Path, PreparedSet]:
-    """Where the images to compare with come from; and they, prepared as for training."""
-    config = run.config or _config_near(run.source)
-    path = data or (config.data.path if config else None)
-    if path is None:
-        raise UserError(f"{source} does not tell its training images; give them with --data FOLDER")
-    if data is None and not path.exists():
-        raise UserError(f"the training images of {source}, {path}, are not there; give them with --data FOLDER")
-    settings = (config or Config()).data
-    images = prepare(
-        path,
-        settings.cache_dir,
-        im_size=run.generator.im_size,
-        channels=run.generator.nc,
-        fit=settings.fit,
-        background=settings.background,
-        encoding=settings.encoding,
-        warn=warn,
-    )
-    return path, images
-
-
-def _config_near(weights: Path) -> Config | None:
-    """The configuration of the run in whose folder a snapshot lies, as RUN/file or RUN/snapshots/file."""
-    found = (folder / CONFIG for folder in list(weights.absolute().parents)[:2])
-    return next((resolve(config_file=file) for file in found if file.is_file()), None)

@@ -3,13 +3,12 @@
 Nothing of it is stored: it is read from the run's log, so that a resumed run knows what the uninterrupted one would.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastgan_engine.evaluation.metrics import METRICS
+from fastgan_engine.run_log import read_records
 
 PREFIX = "eval_"  # of the values in the log
 COUNT = f"{PREFIX}count"
@@ -59,19 +58,6 @@ def read_history(log: Path, metric: str, *, count: int, until: int) -> list[tupl
     """(step, value) of the evaluations in a run's log up to a step, of those with as many samples."""
     return [
         (record["step"], record[f"{PREFIX}{metric}"])
-        for record in _records(log)
+        for record in read_records(log)
         if record.get(COUNT) == count and f"{PREFIX}{metric}" in record and record["step"] <= until
     ]
-
-
-def _records(log: Path) -> Iterator[dict[str, Any]]:
-    """Lines garbled by a crash are passed over."""
-    if not log.exists():
-        return
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            yield record

@@ -21,7 +21,7 @@ from fastgan_engine.state import TrainingState
 
 
 class Watch:
-    """Called after every step; looks at the averaged generator at its intervals.
+    """Called after every step; looks at the averaged generator at its intervals, and evaluates it after the last step.
 
     It moves no random state and no weights: a run with it is, to the bit, the run without it.
 
@@ -49,7 +49,8 @@ class Watch:
 
     def __call__(self, state: TrainingState, log: RunLog, *, stop: Callable[[], bool] = lambda: False) -> None:
         """stop: asked now and then during an evaluation; where it says so the evaluation is given up."""
-        evaluates = self._due(state.step, self.config.eval.every)
+        every = self.config.eval.every
+        evaluates = self._due(state.step, every) or (every > 0 and state.step == self.config.train.steps)
         if self.config.eval.alarm and (evaluates or self._due(state.step, self.config.log.sample_every)):
             self._check_diversity(state, log)
         if evaluates:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from fastgan_engine.errors import UserError
+from fastgan_engine.errors import UserError, first_line
 from fastgan_engine.perceptual import TRUNKS, TrunkFile, cache_dir
 
 LPIPS = TRUNKS["vgg"]
@@ -50,7 +50,7 @@ def _folders(weights_dir: Path | None) -> list[Path]:
 
 def _missing_message(source: TrunkFile, weights_dir: Path | None, needed_by: str, error: Exception) -> str:
     looked = "\n".join(f"    {folder}" for folder in _folders(weights_dir))
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return (
         f"{needed_by} needs the file {source.file}, which was found in none of\n{looked}\n"
         f"and could not be downloaded ({reason}). Either\n"

@@ -1,6 +1,5 @@
 """What a run's folder tells of its course: the settings, the logged series, where it ran, its pictures."""
 
-import json
 import math
 import re
 import tomllib
@@ -13,6 +12,7 @@ import numpy as np
 
 from fastgan_engine.errors import UserError
 from fastgan_engine.run_folder import RunFolder
+from fastgan_engine.run_log import read_records
 
 NOT_SERIES = ("time", "step", "steps", "seconds_left", "eval_count")
 EVALUATION = re.compile(r"(metrics?|eval|evaluation)[._/]")
@@ -59,13 +59,13 @@ def _read_history(folder: RunFolder, name: str) -> History:
         raise UserError(f"{folder.path} is no folder; give the folder of a run")
     if not (folder.config.is_file() or folder.log.is_file()):
         raise UserError(f"{folder.path} is no run: it has neither {folder.config.name} nor {folder.log.name}")
-    records = list(_records(folder.log))
+    records = list(read_records(folder.log))
     return History(
         name=name,
         folder=folder,
         settings=_settings(folder.config),
         series=_series(records),
-        starts=list(_records(folder.environment)),
+        starts=list(read_records(folder.environment)),
         step=max((record["step"] for record in records), default=None),
         steps=next((record["steps"] for record in reversed(records) if "steps" in record), None),
     )
@@ -79,19 +79,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
             break
         names = ["/".join(path.parts[-depth:]) for path in paths]
     return names
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file that have a step, one a line; lines cut short by a crash are passed over."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            yield record
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -54,9 +54,7 @@ def overview(histories: Sequence[History]) -> list[Row]:
         "FID (best)": _best_fid,
         "Collapse alarm": _alarm,
         "Image size": lambda history: _size(history.settings.get("model.im_size")),
-        "Training images": lambda history: (
-            str(history.starts[-1].get("images", NOTHING)) if history.starts else NOTHING
-        ),
+        "Training images": _images,
     }
     rows = [Row(label=label, values=[fact(history) for history in histories]) for label, fact in facts.items()]
     return [row for row in rows if set(row.values) != {NOTHING}]

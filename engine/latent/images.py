@@ -13,10 +13,10 @@ from fastgan_engine.api import Run
 from fastgan_engine.config import Config
 from fastgan_engine.errors import UserError
 from fastgan_engine.kernels.batch import to_float
-from fastgan_engine.pipelines import prepare
 from fastgan_engine.pipelines.decode import decode
 from fastgan_engine.pipelines.errors import DataError
 from fastgan_engine.pipelines.fit import fit_image, parse_colour
+from fastgan_engine.run_images import prepare_for, training_source
 
 
 class Images(Protocol):
@@ -46,14 +46,7 @@ def training_images(run: Run, data: Path | None, **telling: Any) -> Images:
     Raises:
         UserError: the run does not tell, or what it was trained on is not there any more.
     """
-    if data is not None:
-        return open_images(run, data, **telling)
-    path = run.config.data.path if run.config else None
-    if path is None:
-        raise UserError(f"{run.source} does not tell what it was trained on; give the images with --data FOLDER")
-    if not path.exists():
-        raise UserError(f"the images of the run, {path}, are not there; give their folder with --data FOLDER")
-    return open_images(run, path, **telling)
+    return open_images(run, training_source(run) if data is None else data, **telling)
 
 
 def open_images(
@@ -71,27 +64,21 @@ def open_images(
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a folder of images or a .zip")
+    if source.is_file() and source.suffix.lower() != ".zip":
+        return _open_one(run, source)
+    return prepare_for(run, source, warn=warn, progress=progress)
+
+
+def _open_one(run: Run, file: Path) -> OneImage:
     size, channels = run.generator.im_size, run.generator.nc
     data = (run.config or Config()).data
-    if source.is_file() and source.suffix.lower() != ".zip":
-        try:
-            decoded = decode(source.read_bytes(), target=size)
-        except (DataError, OSError) as error:
-            raise DataError(f"{source}: {error}") from error
-        colour = parse_colour(data.background)
-        image = fit_image(decoded, im_size=size, channels=channels, fit=data.fit, background=colour)
-        return OneImage(source, np.asarray(image).reshape(size, size, channels))
-    return prepare(
-        source,
-        data.cache_dir,
-        im_size=size,
-        channels=channels,
-        fit=data.fit,
-        background=data.background,
-        encoding=data.encoding,
-        warn=warn,
-        progress=progress,
-    )
+    try:
+        decoded = decode(file.read_bytes(), target=size)
+    except (DataError, OSError) as error:
+        raise DataError(f"{file}: {error}") from error
+    colour = parse_colour(data.background)
+    image = fit_image(decoded, im_size=size, channels=channels, fit=data.fit, background=colour)
+    return OneImage(file, np.asarray(image).reshape(size, size, channels))
 
 
 def pixels_of(images: Images, indices: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastgan_engine.atomic import atomic_write
 from fastgan_engine.errors import UserError
 from fastgan_engine.extras import require
-from fastgan_engine.images import save_image
+from fastgan_engine.images import numbered_images
 from fastgan_engine.latent.defaults import FPS
 
 SUFFIXES = (".mp4", ".gif")
@@ -46,7 +46,8 @@ def open_video(path: Path, fps: float = FPS) -> Iterator[Write]:
     check_target(path)
     kind = "" if path.is_dir() else path.suffix.lower()
     if kind == "":
-        yield _into_folder(path)
+        with numbered_images(path) as write:
+            yield write
         return
     with atomic_write(path) as temporary, (_mp4 if kind == ".mp4" else _gif)(temporary, fps) as write:
         yield write
@@ -86,17 +87,6 @@ def _gif(path: Path, fps: float) -> Iterator[Write]:
 def gif_duration(fps: float) -> int:
     """Of a frame, in hundredths of a second, the unit of the format; browsers slow down what is shorter than two."""
     return max(2, round(100 / fps))
-
-
-def _into_folder(folder: Path) -> Write:
-    count = 0
-
-    def write(frame: Tensor) -> None:
-        nonlocal count
-        save_image(folder / f"{count:06d}.png", frame)
-        count += 1
-
-    return write
 
 
 def as_rgb(frame: Tensor) -> Tensor:

@@ -147,3 +147,10 @@ def test_other_files_are_told_apart(content: Any, tmp_path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(UserError, match=r"is not a training checkpoint of format 1; .*fastgan-engine import"):
         load_checkpoint(path)
+
+
+def test_python_objects_are_refused_without_advice_to_load_them(tmp_path: Path) -> None:
+    path = tmp_path / "step-1.pt"
+    torch.save({"format": 1, "state": Path("x")}, path)
+    with pytest.raises(UserError, match=r"cannot be read \(it is not a file .* or it holds Python objects\)"):
+        load_checkpoint(path)

@@ -1,5 +1,6 @@
 """`import` and `export`: released checkpoints to runs, and back."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,13 @@ class TestExport:
         assert_same_state(content["g"], networks.generator.state_dict())
         with pytest.raises(UserError, match="holds only a generator; without a checkpoint, leave out --everything"):
             run("export", tmp_path / "s.safetensors", tmp_path / "y.pth", "--everything")
+
+    def test_a_checkpoint_of_another_size(self, imported: RunFolder, tmp_path: Path) -> None:
+        other = RunFolder(shutil.copytree(imported.path, tmp_path / "other"))
+        other.config.write_text(other.config.read_text().replace("im_size = 64", "im_size = 128"))
+        with pytest.raises(UserError, match=r"holds other networks than .*config\.toml describes"):
+            run("export", other.path, tmp_path / "x.pth")
+        assert not (tmp_path / "x.pth").exists()
 
     def test_errors(self, imported: RunFolder, networks: Trained, tmp_path: Path) -> None:
         taken = tmp_path / "taken.pth"

@@ -1,5 +1,6 @@
 """`sample`, and `load_run` behind it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,12 +131,26 @@ class TestLoadRun:
         assert torch.equal(opened.generator.to_big.weight_orig, networks.generator.to_big.weight_orig)
 
     def test_files(self, folder: Path, networks: Trained) -> None:
-        opened = fastgan_engine.load_run(str(RunFolder(folder).snapshot(9)))
-        assert (opened.step, opened.config) == (9, None)
+        copied = shutil.copy(RunFolder(folder).snapshot(9), "elsewhere.safetensors")
+        opened = fastgan_engine.load_run(str(copied))
+        assert (opened.step, opened.config, opened.folder) == (9, None, None)
         released = fastgan_engine.load_run(save_as_released(Path("a.pth"), networks, everything=True, parallel=False))
         assert released.step == 3
         assert torch.equal(next(released.generator.parameters()), networks.averaged[0])
         assert not released.generator.training
+
+    @pytest.mark.parametrize("name", ["best.safetensors", "snapshots/step-0000009.safetensors"])
+    def test_a_snapshot_in_a_run_is_of_the_run(self, folder: Path, name: str) -> None:
+        run_folder = RunFolder(folder)
+        shutil.copy(run_folder.snapshot(9), run_folder.best)
+        opened = fastgan_engine.load_run(folder / name)
+        assert opened.config == fastgan_engine.load_run(folder).config
+        assert opened.folder == RunFolder(folder.absolute())
+
+    def test_a_file_beside_another_programs_settings_is_of_no_run(self, folder: Path) -> None:
+        shutil.copy(RunFolder(folder).snapshot(9), "photos.safetensors")
+        Path("config.toml").write_text("[server]\nport = 80\n")
+        assert fastgan_engine.load_run("photos.safetensors").config is None
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"nope does not exist; give the folder of a run, a snapshot or"):

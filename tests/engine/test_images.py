@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastgan_engine.images import grid, save_grid, save_image, to_uint8
+from fastgan_engine.images import grid, numbered_images, save_grid, save_image, to_uint8
 
 
 def test_to_uint8_inverts_the_scaling_of_training_images() -> None:
@@ -70,3 +70,26 @@ def test_save_grid(tmp_path: Path) -> None:
     with Image.open(tmp_path / "x.png") as read:
         assert read.size == (4 * 8 + 3 * 2, 8)
         assert np.array_equal(np.asarray(read)[:, 30:], images[3].numpy())
+
+
+def test_a_shorter_series_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    mine = [tmp_path / "000004.txt", tmp_path / "notes.png"]
+    for value, count in ((10, 4), (20, 2)):
+        with numbered_images(tmp_path) as write:
+            for _ in range(count):
+                write(torch.full((2, 2, 3), value, dtype=torch.uint8))
+        for file in mine:
+            file.touch()
+    found = sorted(tmp_path.glob("*.png"))
+    assert [file.name for file in found] == ["000000.png", "000001.png", "notes.png"]
+    assert [int(np.asarray(Image.open(file)).max()) for file in found[:2]] == [20, 20]
+    assert all(file.exists() for file in mine)
+
+
+def test_a_series_that_breaks_off_removes_nothing(tmp_path: Path) -> None:
+    with numbered_images(tmp_path) as write:
+        for _ in range(3):
+            write(torch.zeros(2, 2, 3, dtype=torch.uint8))
+    with pytest.raises(KeyboardInterrupt), numbered_images(tmp_path):
+        raise KeyboardInterrupt
+    assert len(list(tmp_path.iterdir())) == 3

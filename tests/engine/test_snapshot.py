@@ -109,6 +109,20 @@ class TestErrors:
         with pytest.raises(UserError, match=r"the snapshot .* is damaged"):
             load_snapshot(file)
 
+    def test_sizes_that_no_memory_holds_are_refused_before_any_is_taken(self, file: Path) -> None:
+        arguments = {"im_size": 64, "nz": 16, "ngf": 10**5, "nc": 3, "skip": True, "tanh": "auto"}
+        rewrite(file, generator=json.dumps(arguments))
+        with pytest.raises(UserError, match="damaged: its weights are not those of the generator that it names") as e:
+            load_snapshot(file)
+        assert "\n" not in str(e.value)
+
+    def test_weights_that_are_not_finite(self, file: Path, generator: Generator) -> None:
+        with torch.no_grad():
+            generator.to_big.weight_orig[0, 0, 0, 0] = torch.nan
+        save_snapshot(file, generator, step=1)
+        with pytest.raises(UserError, match="damaged: some of its weights are not finite"):
+            load_snapshot(file)
+
     def test_an_interrupted_save_keeps_the_old_one(
         self, file: Path, generator: Generator, monkeypatch: pytest.MonkeyPatch
     ) -> None:

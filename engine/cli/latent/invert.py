@@ -57,9 +57,9 @@ def invert(
     from fastgan_engine.latent.latents import save_latents
     from fastgan_engine.latent.pictures import inversion_picture
 
-    measure = shared.open_metric(metric, run, weights_dir, size=defaults.INVERSION_SIZES[metric])
     with data_errors(), progress_bar("preparing") as progress:
         images = open_images(run, image, warn=warn, progress=progress)
+    measure = shared.open_metric(metric, run, weights_dir, size=defaults.INVERSION_SIZES[metric])
     with progress_bar("inverting") as progress:
         found = search(
             run.generator, images, measure, steps=steps, lr=lr, restarts=restarts, seed=seed, chunk=chunk,

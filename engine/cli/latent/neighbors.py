@@ -49,9 +49,9 @@ def neighbors(
     from fastgan_engine.latent.pictures import neighbors_picture
     from fastgan_engine.sampling import device_of, sample
 
-    measure = shared.open_metric(metric, run, weights_dir, size=defaults.NEIGHBOR_SIZES[metric])
     with data_errors(), progress_bar("preparing") as progress:
         images = training_images(run, data, warn=warn, progress=progress)
+    measure = shared.open_metric(metric, run, weights_dir, size=defaults.NEIGHBOR_SIZES[metric])
     samples = torch.cat(list(sample(run.generator, count, seed=seed, truncation=truncation, chunk=chunk, warn=warn)))
     with progress_bar("comparing") as progress:
         found = find(

@@ -70,6 +70,11 @@ def train(images: PreparedSet, folder: Path, settings: Config, *, resume: int | 
     return screen
 
 
+def test_the_last_step_is_evaluated_whatever_the_interval(images: PreparedSet, tmp_path: Path) -> None:
+    train(images, tmp_path, config(3, every=2))
+    assert [step for step, _ in evaluations(tmp_path)] == [2, 3]
+
+
 def evaluations(folder: Path) -> list[tuple[int, float]]:
     records = [json.loads(line) for line in RunFolder(folder).log.read_text().splitlines()]
     return [(record["step"], record["eval_swd"]) for record in records if "eval_swd" in record]

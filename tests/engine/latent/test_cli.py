@@ -1,6 +1,7 @@
 """The commands as a user runs them: what they write, what they say, what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -119,12 +120,12 @@ class TestNeighbors:
         assert "no sample is nearer to a training image than those are to each other" in output
 
     def test_errors(self, run_folder: Path) -> None:
-        with pytest.raises(UserError, match=r"the images of the run, .*photos, are not there; .* --data FOLDER"):
+        with pytest.raises(UserError, match=r"training images of .*shells, .*photos, are not there; .* --data FOLDER"):
             run("neighbors", run_folder, "--metric", "pixels")
         with pytest.raises(UserError, match="nope does not exist; give an image, a folder"):
             run("neighbors", run_folder, "--metric", "pixels", "--data", "nope")
-        snapshot = next(run_folder.rglob("*.safetensors"))
-        with pytest.raises(UserError, match="does not tell what it was trained on; give the images with --data FOLDER"):
+        snapshot = shutil.copy(next(run_folder.rglob("*.safetensors")), "elsewhere.safetensors")
+        with pytest.raises(UserError, match="does not tell its training images; give them with --data FOLDER"):
             run("neighbors", snapshot, "--metric", "pixels")
 
 
