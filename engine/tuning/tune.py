@@ -1,15 +1,19 @@
-"""The search: one axis after the other, each tried with what was chosen before it."""
+"""The search: one axis after the other, each tried with what was chosen before it.
+
+Each axis has an equal share of the time that is left when it begins. What is compared with, the configuration as it is
+by then, is timed once and again only where a choice has changed it unmeasured.
+"""
 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from fastgan_engine.bench.data import GOAL, deliver
-from fastgan_engine.bench.throughput import engine_step_ms
 from fastgan_engine.config import Config
 from fastgan_engine.hardware import dtype_for, pick_device
 from fastgan_engine.kernels.up_conv import TRANSPOSED_FROM
@@ -52,20 +56,29 @@ class Search:
     def __init__(self, config: Config, images: PreparedSet, effort: Effort, told: Told) -> None:
         self.config, self.images, self.effort, self.told = config, images, effort, told
         self.device = pick_device(config.engine.device)
-        self.end = time.perf_counter() + effort.seconds
+        self.end = self.share_end = time.perf_counter() + effort.seconds
         self.found = Tuned()
+        self._rate: float | None = None
 
     def run(self) -> Tuned:
         threads = torch.get_num_threads()
         try:
-            for axis, choices in self._axes():
-                self._choose(axis, choices)
-            self._choose_up_conv()
-            self._try_batches()
-            self._choose_workers()
+            self._measure("start")
+            axes = [partial(self._choose, axis, choices) for axis, choices in self._axes()]
+            axes += [self._choose_up_conv, self._try_batches, self._choose_workers]
+            for index, search in enumerate(axes):
+                now = time.perf_counter()
+                self.share_end = now + (self.end - now) / (len(axes) - index)
+                search()
         finally:
             torch.set_num_threads(threads)
         return self.found
+
+    def _measure(self, axis: str) -> float | None:
+        """Images/s of the configuration as it is, timed unless that is known; None where it cannot be."""
+        if self._rate is None:
+            self._rate = self._try(axis, "as it is", {}).images_per_second
+        return self._rate
 
     def _axes(self) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
         """By axis its choices; the profile's own need not be among them."""
@@ -84,24 +97,26 @@ class Search:
         """Tries the values of one setting; takes the fastest where it beats the present one by the margin."""
         (key,) = choices[0]
         present = self.config.values()[key]
-        choices = sorted(choices, key=lambda choice: choice[key] != present)  # what it is compared with comes first
-        trials = [self._try(axis, _word(choice[key]), choice) for choice in choices]
-        rated = [trial for trial in trials if trial.images_per_second is not None]
-        if not rated:
-            return
+        own = Trial(axis, _word(present), {key: present}, self._measure(axis))
+        others = [self._try(axis, _word(choice[key]), choice) for choice in choices if choice[key] != present]
+        rated = [trial for trial in (own, *others) if trial.images_per_second is not None]
+        if not others or rated in ([], [own]):
+            return  # nothing to compare
         best = max(rated, key=_rate)
-        own = next((trial for trial in rated if trial.settings[key] == present), None)
-        if own is not None and _rate(best) < MARGIN * _rate(own):
+        if own in rated and _rate(best) < MARGIN * _rate(own):
             best = own
-        self._take(dict(best.settings), f"images/s: {_rates(trials)}")
+        self._take(dict(best.settings), f"images/s: {_rates(rated)}")
+        self._rate = best.images_per_second
 
     def _try(self, axis: str, choice: str, settings: Mapping[str, Any]) -> Trial:
-        if self._is_over():
+        left = self.share_end - time.perf_counter()
+        if left < 0:
             return self._tell(Trial(axis, choice, settings, note=NO_TIME))
-        return self._tell(try_step(axis, choice, settings, changed(self.config, settings), self.effort))
+        effort = replace(self.effort, trial_seconds=min(left, self.effort.trial_seconds))
+        return self._tell(try_step(axis, choice, settings, changed(self.config, settings), effort))
 
     def _is_over(self) -> bool:
-        return time.perf_counter() > self.end
+        return time.perf_counter() > self.share_end
 
     def _tell(self, trial: Trial) -> Trial:
         self.found.trials.append(trial)
@@ -128,32 +143,42 @@ class Search:
                 {"engine.transposed_from": rule},
                 f"up-convolutions of a step: {best:.4g} ms, with the kernels' own rule ({TRANSPOSED_FROM}) {own:.4g}",
             )
+            self._rate = None
 
     def _try_batches(self) -> None:
         own = self.config.train.batch
-        sizes = sorted({own, *BATCHES})
-        trials = [self._try("batch", str(n), {"train.batch": n, "train.micro_batch": None}) for n in sizes]
+        trials = [Trial("batch", str(own), {}, self._measure("batch"))]
+        trials += [
+            self._try("batch", str(size), {"train.batch": size, "train.micro_batch": None})
+            for size in BATCHES
+            if size != own
+        ]
         self.found.reasons["train.batch"] = f"the recipe's, kept; images/s by batch: {_rates(trials)}"
         self.found.settings["train.batch"] = own
 
     def _choose_workers(self) -> None:
         """The fewest decoding threads with which a streamed set makes the step wait for less than the goal."""
-        if self._is_over():
-            self._tell(Trial("workers", "all", {}, note=NO_TIME))
+        rate = self._measure("workers")
+        if rate is None:
             return
-        step = engine_step_ms(self.config, 1)
-        own, waits = self.config.data.workers, []
-        for workers in sorted({1, own, min(8, os.cpu_count() or 1)}):
+        step = self.config.train.batch / rate * 1e3
+        waits = {}
+        for workers in sorted({1, self.config.data.workers, min(8, os.cpu_count() or 1)}):
             settings = {"data.workers": workers}
+            if self._is_over():
+                self._tell(Trial("workers", str(workers), settings, note=NO_TIME))
+                continue
             found = deliver(changed(self.config, settings), self.images, "pillow", step)
             assert found.wait_ms is not None
             note = f"streamed by pillow; waits {found.wait_ms:.2f} ms, {found.wait_ms / step:.2%} of a step"
             self._tell(Trial("workers", str(workers), settings, found.images_per_second, note))
-            waits.append((found.wait_ms > GOAL * step, workers))
-        late, workers = min(waits)
-        verdict = "no number of threads keeps" if late else "the fewest that keep"
+            waits[workers] = found.wait_ms
+        if not waits:
+            return
+        quick = [workers for workers, wait in waits.items() if wait <= GOAL * step]
+        verdict = "the fewest that keep" if quick else "waits least, but no number of threads keeps"
         reason = f"{verdict} the wait under {GOAL:.0%} of a step where the set is streamed"
-        self._take({"data.workers": workers}, reason)
+        self._take({"data.workers": min(quick) if quick else min(waits, key=waits.__getitem__)}, reason)
 
 
 def _rate(trial: Trial) -> float:

@@ -39,7 +39,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         return 100.0 * min([ms / 100 for (key, value), ms in MS.items() if values[key] == value], default=1.0)
 
     monkeypatch.setattr(trials, "engine_step_ms", step_ms)
-    monkeypatch.setattr(tune, "engine_step_ms", step_ms)
     monkeypatch.setattr(tune.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(up_convs, "measure", lambda config, repeats: LAYERS)
     waits = {1: 5.0, 2: 0.3, 4: 0.2}
@@ -60,7 +59,7 @@ def test_the_fastest_is_taken_where_it_wins_by_more_than_noise() -> None:
     assert found.settings["data.workers"] == 2  # the fewest that keep up
     assert found.settings["engine.transposed_from"] == 2048
     assert found.trials == told
-    assert {trial.axis for trial in told} == {"precision", "threads", "layout", "up_conv", "batch", "workers"}
+    assert {trial.axis for trial in told} == {"start", "precision", "threads", "layout", "up_conv", "batch", "workers"}
     assert "bf16 40" in found.reasons["precision.dtype"]
 
 
@@ -69,6 +68,32 @@ def test_a_gain_within_the_noise_changes_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(MS, ("precision.dtype", "bf16"), 99.0)
     found, _ = search()
     assert found.settings["precision.dtype"] == "fp32"
+
+
+@pytest.mark.usefixtures("measured")
+def test_every_axis_has_its_share_however_slow_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which a trial takes 12 s of 90: before, batch and workers were left without."""
+    clock = [0.0]
+    measured = trials.engine_step_ms
+
+    def slow(config: Config, iterations: int, *, seconds: float = 0) -> float:
+        clock[0] += 12
+        return measured(config, iterations, seconds=seconds)
+
+    monkeypatch.setattr(trials, "engine_step_ms", slow)
+    monkeypatch.setattr(tune.time, "perf_counter", lambda: clock[0])
+    _, told = search(Effort(seconds=90, iterations=1, trial_seconds=4))
+    tried = {trial.axis for trial in told if trial.note != tune.NO_TIME}
+    assert tried == {"start", "precision", "threads", "layout", "up_conv", "batch", "workers"}
+    assert clock[0] <= 90 + 12
+
+
+@pytest.mark.usefixtures("measured")
+def test_where_no_number_of_workers_keeps_up_the_one_that_waits_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "deliver", lambda config, *_: Delivery("pillow", "", 9.0, 90.0 / config.data.workers))
+    found, _ = search()
+    assert found.settings["data.workers"] == 4
+    assert "no number of threads" in found.reasons["data.workers"]
 
 
 @pytest.mark.usefixtures("measured")
