@@ -70,18 +70,19 @@ def compare(config: Config, names: Sequence[str], *, iterations: int) -> dict[st
 def engine_step_ms(config: Config, iterations: int, *, seconds: float = float("inf")) -> float:
     """Median milliseconds of the engine's iteration under ``config``, its batch at hand, LPIPS with random weights.
 
-    After one that is not counted, as many as ``iterations`` and ``seconds`` allow, at least one.
+    After one that is not counted, as many as ``iterations`` and ``seconds`` allow; where the first takes all of them,
+    it is what counts.
     """
     device = pick_device(config.engine.device)
     set_backends(config)
     engine = Engine(config, device, pick_dtype(config.precision.dtype, device))
     reals = _batch(config, torch.Generator(device).manual_seed(config.train.seed))
     end = time.perf_counter() + seconds
-    _time(engine, reals, device)
-    times = [_time(engine, reals, device)]
+    first = _time(engine, reals, device)
+    times: list[float] = []
     while len(times) < iterations and time.perf_counter() < end:
         times.append(_time(engine, reals, device))
-    return statistics.median(times)
+    return statistics.median(times or [first])
 
 
 def _batch(config: Config, generator: torch.Generator) -> Tensor:

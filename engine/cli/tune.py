@@ -26,8 +26,9 @@ def tune(
 ) -> None:
     """Measure what is fastest on this machine, and write a profile for it.
 
-    Tried one after the other: precision, threads (on a CPU), step and kernels (on CUDA), layout, the form of the
-    up-convolutions, batch, decoding threads. What cannot be started in time is left as it is, and said.
+    Tried one after the other, each with its share of the time: threads (on a CPU), precision, step and kernels (on
+    CUDA), layout, the form of the up-convolutions, batch, decoding threads. What cannot be started in time is left as
+    it is, and said.
     """
     from fastgan_engine.cli.images import images_for
     from fastgan_engine.cli.outcome import refuse_to_overwrite, writing

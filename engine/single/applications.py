@@ -99,7 +99,12 @@ def animate(model: SingleModel, frames: int, *, first: int, beta: float, seed: i
     first: the lowest stage whose noise moves; more of the picture moves the lower it is. beta: how much a frame keeps
     of the last change, from 0 (restless) to 1 (smooth).
     Source: Shaham et al., "SinGAN", ICCV 2019, supplementary material, with the released values of ConSinGAN.
+
+    Raises:
+        UserError: there is no stage ``first``.
     """
+    if first >= len(model.sizes):
+        raise UserError(f"--first: got {first}, but the run's stages are 0 to {len(model.sizes) - 1}")
     rng = np.random.default_rng(seed)
     start = model.fixed
     before = start

@@ -90,7 +90,7 @@ def load_single(path: Path, use: str, device: torch.device) -> SingleRun:
     if len(state.amplitudes) < single.stage_count:
         raise UserError(
             f"{path} has only reached stage {state.stage + 1} of {single.stage_count}; go on with "
-            f"`fastgan-engine single train --resume auto --out {path}`"
+            f"`fastgan-engine single train {single.image} --resume auto --out {path}`"
         )
     image = Image.open(image_path(folder)).convert("RGB")
     sizes = stage_sizes((image.height, image.width), single)

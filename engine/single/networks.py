@@ -111,7 +111,7 @@ class Generator(nn.Module):
         x = self.head(x, padding=1)
         if not self.varies_borders:
             return self.stages[0](x, padding=CONVS)
-        x = resize(x, (x.shape[2], x.shape[3]), margin=1, trained=trained and (trained[0], trained[0]))
+        x = resize(x, (x.shape[2], x.shape[3]), margin=1, trained=None if trained is None else (trained[0], trained[0]))
         return self.stages[0](x, padding=CONVS - 1)
 
     def _enter(
@@ -126,7 +126,7 @@ class Generator(nn.Module):
         if not self.varies_borders:
             skip = base = resize(x, sizes[index])
         else:
-            before = trained and (trained[index - 1], trained[index])
+            before = None if trained is None else (trained[index - 1], trained[index])
             skip, base = (resize(x, sizes[index], margin=margin, trained=before) for margin in (0, MARGIN))
         return Entry(skip, base.add(noise[index], alpha=amplitudes[index]))
 

@@ -64,8 +64,12 @@ class Search:
         threads = torch.get_num_threads()
         try:
             self._measure("start")
-            axes = [partial(self._choose, axis, choices) for axis, choices in self._axes()]
-            axes += [self._choose_up_conv, self._try_batches, self._choose_workers]
+            axes: list[Callable[[], None]] = [
+                *(partial(self._choose, axis, choices) for axis, choices in self._axes()),
+                self._choose_up_conv,
+                self._try_batches,
+                self._choose_workers,
+            ]
             for index, search in enumerate(axes):
                 now = time.perf_counter()
                 self.share_end = now + (self.end - now) / (len(axes) - index)
@@ -81,16 +85,16 @@ class Search:
         return self._rate
 
     def _axes(self) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
-        """By axis its choices; the profile's own need not be among them."""
+        """By axis its choices, what matters most first; the profile's own need not be among them."""
         if self.device.type == "cuda":
             half = dtype_for(torch.cuda.get_device_capability(self.device))
             yield "precision", [{"precision.dtype": name} for name in dict.fromkeys(("fp32", half))]
             yield "step", [{"engine.step": name} for name in ("graph", "eager")]
             yield "kernels", [{"engine.kernels": name} for name in ("auto", "reference")]
         else:
-            yield "precision", [{"precision.dtype": name} for name in ("fp32", "bf16")]
             cores = os.cpu_count() or 1
             yield "threads", [{"engine.threads": n} for n in sorted({1, max(1, cores // 2), cores})]
+            yield "precision", [{"precision.dtype": name} for name in ("fp32", "bf16")]
         yield "layout", [{"precision.channels_last": value} for value in (True, False)]
 
     def _choose(self, axis: str, choices: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastgan_engine.errors import UserError
 from fastgan_engine.single.applications import SingleModel, animate, sample
 from fastgan_engine.single.augment import disguise, shuffle_tiles
 from tests.engine.single.small import begun, picture, small_single
@@ -27,12 +28,19 @@ def test_image_i_of_a_seed_is_the_same_whatever_the_count_and_others_differ() ->
     assert two[0].dtype == torch.uint8
 
 
-@pytest.mark.parametrize(("first", "moves"), [(0, True), (3, False)])
-def test_only_the_noise_of_the_stages_from_the_first_on_moves(first: int, moves: bool) -> None:
-    made = model("animate")
-    frames = list(animate(made, 3, first=first, beta=0.8))
-    still = made.make(made.fixed)
-    assert [torch.equal(frame, still) for frame in frames] == [not moves] * 3
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_only_the_noise_of_the_stages_from_the_first_on_moves(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, given = model("animate"), []
+    monkeypatch.setattr(SingleModel, "make", lambda self, noise: given.append(noise))
+    list(animate(made, 3, first=first, beta=0.8))
+    for noise in given:
+        moves = [not torch.equal(now, still) for now, still in zip(noise, made.fixed, strict=True)]
+        assert moves == [stage >= first for stage in range(3)]
+
+
+def test_a_stage_that_there_is_not_cannot_move() -> None:
+    with pytest.raises(UserError, match=r"--first: got 3, but the run's stages are 0 to 2"):
+        next(animate(model("animate"), 1, first=3, beta=0.8))
 
 
 def test_a_smooth_walk_moves_less_from_frame_to_frame_than_a_restless_one() -> None:
