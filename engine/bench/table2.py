@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgan_engine.api import load_run
 from fastgan_engine.bench.paper import VARIANTS
 from fastgan_engine.config import Config, resolve
 from fastgan_engine.errors import UserError
-from fastgan_engine.evaluation.defaults import AUTO, SEED, parse_metrics
+from fastgan_engine.evaluation.defaults import AUTO, parse_metrics
 from fastgan_engine.evaluation.evaluator import Evaluator
 from fastgan_engine.evaluation.metrics import check_samples
-from fastgan_engine.evaluation.runs import Evaluation
+from fastgan_engine.evaluation.runs import Evaluation, evaluate
 from fastgan_engine.evaluation.weights import INCEPTION, can_measure_fid
 from fastgan_engine.hardware import pick_device
 from fastgan_engine.memory.guard import check_fits
@@ -26,8 +25,7 @@ from fastgan_engine.screen import Screen
 from fastgan_engine.trainer import Trainer
 
 # What may differ between a run and the same run when it goes on: how it is executed and shown.
-FREE_SECTIONS = ("engine", "log", "eval", "data")
-STEPS = "train.steps"
+FREE = {"engine", "log", "eval", "data", "train.steps", "loss.weights_dir"}
 
 Say = Callable[[str], None]
 
@@ -123,13 +121,12 @@ def run(plan: Plan) -> Iterator[Row]:
         folders = {variant: plan.out / name / variant for variant in plan.variants}
         for variant, config in configs.items():  # before the first of them trains for hours
             check_same_run(RunFolder(folders[variant]), config)
-        evaluator = None
+        images = _prepare(source, configs[plan.variants[0]], plan.say)
+        _check_metrics(plan, images, configs[plan.variants[0]])
         for variant, config in configs.items():
-            images = _prepare(source, config, plan.say)
-            evaluator = evaluator or _build_evaluator(plan, images, config)
             if not _train(config, images, folders[variant], plan):
                 return
-            yield Row(name, variant, _evaluate(plan, source, folders[variant], evaluator))
+            yield Row(name, variant, _evaluate(plan, config, folders[variant]))
 
 
 def check_same_run(folder: RunFolder, config: Config) -> None:
@@ -139,7 +136,7 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
         return
     saved, wanted = resolve(config_file=folder.config).values(), config.values()
     for key, value in wanted.items():
-        if key.partition(".")[0] not in FREE_SECTIONS and key != STEPS and saved[key] != value:
+        if saved[key] != value and FREE.isdisjoint((key, key.partition(".")[0])):
             raise UserError(
                 f"{folder.path} holds a run with {key} = {saved[key]}, this one has {value}; choose another --out"
             )
@@ -154,15 +151,15 @@ def _prepare(source: Path, config: Config, say: Say) -> PreparedSet:
     data, model = config.data, config.model
     return prepare(
         source, data.cache_dir, im_size=model.im_size, channels=model.nc, fit=data.fit, background=data.background,
-        strict=data.strict, warn=say,
+        encoding=data.encoding, strict=data.strict, warn=say,
     )  # fmt: skip
 
 
-def _build_evaluator(plan: Plan, images: PreparedSet, config: Config) -> Evaluator:
-    device = pick_device(config.engine.device)
-    weights_dir, cache_dir = config.loss.weights_dir, config.data.cache_dir
-    return Evaluator(
-        images, plan.metrics, device, weights_dir=weights_dir, cache_dir=cache_dir, warn=plan.say
+def _check_metrics(plan: Plan, images: PreparedSet, config: Config) -> None:
+    """Raises UserError where weights are missing, or images too few; keeps what is seen of the images."""
+    device, weights_dir = pick_device(config.engine.device), config.loss.weights_dir
+    Evaluator(
+        images, plan.metrics, device, weights_dir=weights_dir, cache_dir=config.data.cache_dir, warn=plan.say
     )  # fmt: skip
 
 
@@ -186,13 +183,10 @@ def _train(config: Config, images: PreparedSet, path: Path, plan: Plan) -> bool:
     return finished
 
 
-def _evaluate(plan: Plan, source: Path, path: Path, evaluator: Evaluator) -> Evaluation:
+def _evaluate(plan: Plan, config: Config, path: Path) -> Evaluation:
     plan.say(f"{path}: evaluating {plan.count:,} samples")
-    loaded = load_run(path)
-    values = evaluator(loaded.generator, count=plan.count, seed=SEED, warn=plan.say)
-    assert values is not None  # nobody asks to stop
-    return Evaluation(
-        source=path, weights=loaded.source, step=loaded.step, count=plan.count, seed=SEED, data=source,
-        reals=evaluator.images.count, data_hash=evaluator.images.hash, values=values,
-        real_diversity=evaluator.real_diversity,
-    )  # fmt: skip
+    weights_dir, device = config.loss.weights_dir, pick_device(config.engine.device)
+    (found,) = evaluate(
+        [path], metrics=plan.metrics, count=plan.count, weights_dir=weights_dir, device=device, warn=plan.say
+    )
+    return found
