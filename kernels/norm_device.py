@@ -2,8 +2,8 @@
 
 A program works on one chunk of one block of channels (``tiling``). It finds the results of the pass before as partial
 ones, a row of channels for each chunk of a set of statistics, and combines them itself: that costs a few per cent more
-bytes and saves a launch. What is wanted of the combined results later, and the running statistics, the first program
-of each column of programs writes.
+bytes and saves a launch. It reads them in small tiles, which cost few registers. What is wanted of the combined results
+later, and the running statistics, the first program of each column of programs writes.
 """
 
 from fastgan_engine.kernels.launch import jit, tl
@@ -38,20 +38,12 @@ def noise_factor(noise_weight_ptr, sigma_ptr):
 
 
 @jit
-def load_noisy(x_ptr, noise_ptr, factor, offsets, mask, rows, in_rows):
-    """x + factor noise in float32, for a tile; zero outside the mask but for the noise."""
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    if noise_ptr is not None:
-        x += factor * tl.load(noise_ptr + rows, mask=in_rows, other=0.0).to(tl.float32)[:, None]
-    return x
-
-
-@jit
-def sum_partials(partial_ptr, index, partials, channels, cols, in_cols, ROWS: tl.constexpr, COLS: tl.constexpr):
+def sum_partials(partial_ptr, index, partials, channels, cols, in_cols, COLS: tl.constexpr):
     """Sum of the ``index``-th ``partials`` rows of [rows, channels]."""
-    total = tl.zeros((ROWS, COLS), tl.float32)
-    for start in range(0, partials, ROWS):
-        j = start + tl.arange(0, ROWS)
+    READ: tl.constexpr = 1024 // COLS
+    total = tl.zeros((READ, COLS), tl.float32)
+    for start in range(0, partials, READ):
+        j = start + tl.arange(0, READ)
         mask = (j < partials)[:, None] & in_cols[None, :]
         total += tl.load(partial_ptr + (index * partials + j)[:, None] * channels + cols[None, :], mask=mask, other=0.0)
     return tl.sum(total, axis=0)
@@ -60,14 +52,15 @@ def sum_partials(partial_ptr, index, partials, channels, cols, in_cols, ROWS: tl
 @jit
 def merge_statistics(
     partial_mean_ptr, partial_m2_ptr, index, channels, cols, in_cols, chunks, chunk_rows, rows,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     """Mean and biased variance of set ``index`` from those of its chunks (``norm_stats``)."""
     pivot = load_row(partial_mean_ptr, index * chunks, channels, cols, in_cols)
-    total = tl.zeros((ROWS, COLS), tl.float32)
-    squares = tl.zeros((ROWS, COLS), tl.float32)
-    for start in range(0, chunks, ROWS):
-        j = start + tl.arange(0, ROWS)
+    READ: tl.constexpr = 1024 // COLS
+    total = tl.zeros((READ, COLS), tl.float32)
+    squares = tl.zeros((READ, COLS), tl.float32)
+    for start in range(0, chunks, READ):
+        j = start + tl.arange(0, READ)
         mask = (j < chunks)[:, None] & in_cols[None, :]
         offsets = (index * chunks + j)[:, None] * channels + cols[None, :]
         n = tl.minimum(chunk_rows, rows - j * chunk_rows)[:, None] * 1.0
@@ -82,7 +75,7 @@ def merge_statistics(
 def _update_running(
     partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, mean_ptr, rstd_ptr, sigma,
     channels, cols, in_cols, sets, chunks, chunk_rows, rows, momentum, eps,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     """One set of statistics after another, as if the groups of the batch were forwarded in turn."""
     running_mean = load_row(running_mean_ptr, 0, channels, cols, in_cols)
@@ -90,7 +83,7 @@ def _update_running(
     count = rows * 1.0
     for index in range(sets):
         mean, var = merge_statistics(
-            partial_mean_ptr, partial_m2_ptr, index, channels, cols, in_cols, chunks, chunk_rows, rows, ROWS, COLS
+            partial_mean_ptr, partial_m2_ptr, index, channels, cols, in_cols, chunks, chunk_rows, rows, COLS
         )
         running_mean += momentum * (mean / sigma - running_mean)
         running_var += momentum * (var / (sigma * sigma) * (count / (count - 1.0)) - running_var)
@@ -104,7 +97,7 @@ def _update_running(
 def norm_of_batch(
     partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, sigma_ptr, mean_ptr, rstd_ptr,
     weight_ptr, bias_ptr, index, channels, cols, in_cols, sets, chunks, chunk_rows, rows, momentum, eps,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     """Mean, 1 / sqrt(var + eps) * weight, and bias of some channels in set ``index``, in the forward pass.
 
@@ -116,13 +109,13 @@ def norm_of_batch(
         sigma = tl.load(sigma_ptr)
     if partial_mean_ptr is not None:
         mean, var = merge_statistics(
-            partial_mean_ptr, partial_m2_ptr, index, channels, cols, in_cols, chunks, chunk_rows, rows, ROWS, COLS
+            partial_mean_ptr, partial_m2_ptr, index, channels, cols, in_cols, chunks, chunk_rows, rows, COLS
         )
         rstd = 1.0 / tl.sqrt(var + eps * sigma * sigma)
         if is_first():
             _update_running(
                 partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, mean_ptr, rstd_ptr, sigma,
-                channels, cols, in_cols, sets, chunks, chunk_rows, rows, momentum, eps, ROWS, COLS,
+                channels, cols, in_cols, sets, chunks, chunk_rows, rows, momentum, eps, COLS,
             )  # fmt: skip
     else:
         mean = load_row(running_mean_ptr, 0, channels, cols, in_cols) * sigma
@@ -146,15 +139,15 @@ def saved_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, index, channels, cols, 
 def _store_parameter_gradients(
     partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr,
     channels, cols, in_cols, sets, partials,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     if is_first():
         grad_weight = tl.zeros((COLS,), tl.float32)
         grad_bias = tl.zeros((COLS,), tl.float32)
         for index in range(sets):
-            dot = sum_partials(partial_dot_ptr, index, partials, channels, cols, in_cols, ROWS, COLS)
+            dot = sum_partials(partial_dot_ptr, index, partials, channels, cols, in_cols, COLS)
             grad_weight += dot * load_row(rstd_ptr, index, channels, cols, in_cols)
-            grad_bias += sum_partials(partial_sum_ptr, index, partials, channels, cols, in_cols, ROWS, COLS)
+            grad_bias += sum_partials(partial_sum_ptr, index, partials, channels, cols, in_cols, COLS)
         tl.store(grad_weight_ptr + cols, grad_weight, mask=in_cols)
         tl.store(grad_bias_ptr + cols, grad_bias, mask=in_cols)
 
@@ -163,7 +156,7 @@ def _store_parameter_gradients(
 def gradient_means(
     partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr,
     index, channels, cols, in_cols, sets, partials, count,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     """Means of dz and of dz (x - mean) / (var + eps) in set ``index``, from a set's sums of dz and dz (x - mean).
 
@@ -172,21 +165,19 @@ def gradient_means(
     if grad_weight_ptr is not None:
         _store_parameter_gradients(
             partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr,
-            channels, cols, in_cols, sets, partials, ROWS, COLS,
+            channels, cols, in_cols, sets, partials, COLS,
         )  # fmt: skip
     rstd = load_row(rstd_ptr, index, channels, cols, in_cols)
-    mean_grad = sum_partials(partial_sum_ptr, index, partials, channels, cols, in_cols, ROWS, COLS) / count
-    mean_dot = sum_partials(partial_dot_ptr, index, partials, channels, cols, in_cols, ROWS, COLS) / count
+    mean_grad = sum_partials(partial_sum_ptr, index, partials, channels, cols, in_cols, COLS) / count
+    mean_dot = sum_partials(partial_dot_ptr, index, partials, channels, cols, in_cols, COLS) / count
     return mean_grad, mean_dot * rstd * rstd
 
 
 @jit
-def store_gate_gradient(
-    partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+def store_gate_gradient(partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, COLS: tl.constexpr):
     """An image's gradient of the gate's logits, written by the first program of the image's chunks."""
     if tl.program_id(1) == 0:
         image, chunks = tl.program_id(2), tl.num_programs(1)
-        gradient = sum_partials(partial_gate_ptr, image, chunks, channels, cols, in_cols, ROWS, COLS)
+        gradient = sum_partials(partial_gate_ptr, image, chunks, channels, cols, in_cols, COLS)
         gradient = gradient.to(grad_gate_ptr.dtype.element_ty)
         tl.store(grad_gate_ptr + image * channels + cols, gradient, mask=in_cols)

@@ -8,14 +8,13 @@ from fastgan_engine.kernels.launch import jit, tl
 from fastgan_engine.kernels.norm_device import (
     SIZES,
     gradient_means,
-    load_noisy,
     load_row,
     noise_factor,
     norm_of_batch,
     saved_norm,
     store_gate_gradient,
 )
-from fastgan_engine.kernels.tiling import chunk_rows_of, columns_of
+from fastgan_engine.kernels.tiling import chunk_rows_of, columns_of, load_map
 
 
 @jit
@@ -25,6 +24,17 @@ def _tile(start, count, channels, cols, in_cols, ROWS: tl.constexpr):
     in_rows = r < count
     offsets = r[:, None] * channels + cols[None, :]
     return r, in_rows, in_rows[:, None] & in_cols[None, :], offsets + r[:, None] * channels, offsets
+
+
+@jit
+def _load_halves(x_ptr, offsets, channels, mask, noise_ptr, factor, rows, in_rows):
+    """Both halves of x + factor noise in float32, for a tile; zero outside the mask but for the noise."""
+    a, b = load_map(x_ptr, offsets, mask), load_map(x_ptr, offsets + channels, mask)
+    if noise_ptr is not None:
+        noise = factor * load_map(noise_ptr, rows, in_rows)[:, None]
+        a += noise
+        b += noise
+    return a, b
 
 
 @jit(unspecialised=SIZES)
@@ -44,19 +54,18 @@ def _norm_glu_apply_kernel(
     mean_a, scale_a, bias_a = norm_of_batch(
         partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, sigma_ptr, mean_ptr, rstd_ptr,
         weight_ptr, bias_ptr, index, channels * 2, cols, in_cols,
-        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, ROWS, COLS,
+        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, COLS,
     )  # fmt: skip
     mean_b, scale_b, bias_b = norm_of_batch(
         partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, sigma_ptr, mean_ptr, rstd_ptr,
         weight_ptr, bias_ptr, index, channels * 2, cols + channels, in_cols,
-        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, ROWS, COLS,
+        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, COLS,
     )  # fmt: skip
     if gate_ptr is not None:
         gate = tl.sigmoid(load_row(gate_ptr, tl.program_id(2), channels, cols, in_cols))
     for start in range(0, count, ROWS):
         r, in_rows, mask, x_offsets, y_offsets = _tile(start, count, channels, cols, in_cols, ROWS)
-        a = load_noisy(x_ptr, noise_ptr, factor, x_offsets, mask, first + r, in_rows)
-        b = load_noisy(x_ptr, noise_ptr, factor, x_offsets + channels, mask, first + r, in_rows)
+        a, b = _load_halves(x_ptr, x_offsets, channels, mask, noise_ptr, factor, first + r, in_rows)
         a = (a - mean_a[None, :]) * scale_a[None, :] + bias_a[None, :]
         b = (b - mean_b[None, :]) * scale_b[None, :] + bias_b[None, :]
         y = a * tl.sigmoid(b)
@@ -100,10 +109,11 @@ def _norm_glu_reduce_kernel(
     dot_b = tl.zeros((ROWS, COLS), tl.float32)
     for start in range(0, count, ROWS):
         r, in_rows, mask, x_offsets, y_offsets = _tile(start, count, channels, cols, in_cols, ROWS)
-        a = load_noisy(x_ptr, noise_ptr, factor, x_offsets, mask, first + r, in_rows) - mean_a[None, :]
-        b = load_noisy(x_ptr, noise_ptr, factor, x_offsets + channels, mask, first + r, in_rows) - mean_b[None, :]
+        a, b = _load_halves(x_ptr, x_offsets, channels, mask, noise_ptr, factor, first + r, in_rows)
+        a -= mean_a[None, :]
+        b -= mean_b[None, :]
         # Zero outside the mask, and so is all that is summed.
-        grad = tl.load(grad_ptr + y_offsets, mask=mask, other=0.0).to(tl.float32)
+        grad = load_map(grad_ptr, y_offsets, mask)
         grad_a, grad_b = _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b)
         sum_a += grad_a
         dot_a += grad_a * a
@@ -154,22 +164,23 @@ def _norm_glu_gradient_kernel(
     )
     mean_grad_a, mean_dot_a = gradient_means(
         partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr,
-        index, channels * 2, cols, in_cols, sets, partials, set_rows, ROWS, COLS,
+        index, channels * 2, cols, in_cols, sets, partials, set_rows, COLS,
     )  # fmt: skip
     mean_grad_b, mean_dot_b = gradient_means(
         partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr,
-        index, channels * 2, cols + channels, in_cols, sets, partials, set_rows, ROWS, COLS,
+        index, channels * 2, cols + channels, in_cols, sets, partials, set_rows, COLS,
     )  # fmt: skip
     if gate_ptr is not None:
         gate = tl.sigmoid(load_row(gate_ptr, tl.program_id(2), channels, cols, in_cols))
         if grad_gate_ptr is not None:
-            store_gate_gradient(partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, ROWS, COLS)
+            store_gate_gradient(partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, COLS)
     grad_noise = tl.zeros((ROWS,), tl.float32)
     for start in range(0, count, ROWS):
         r, in_rows, mask, x_offsets, y_offsets = _tile(start, count, channels, cols, in_cols, ROWS)
-        a = load_noisy(x_ptr, noise_ptr, factor, x_offsets, mask, first + r, in_rows) - mean_a[None, :]
-        b = load_noisy(x_ptr, noise_ptr, factor, x_offsets + channels, mask, first + r, in_rows) - mean_b[None, :]
-        grad = tl.load(grad_ptr + y_offsets, mask=mask, other=0.0).to(tl.float32)
+        a, b = _load_halves(x_ptr, x_offsets, channels, mask, noise_ptr, factor, first + r, in_rows)
+        a -= mean_a[None, :]
+        b -= mean_b[None, :]
+        grad = load_map(grad_ptr, y_offsets, mask)
         if gate_ptr is not None:
             grad *= gate[None, :]
         grad_a, grad_b = _glu_gradient(a, b, grad, scale_a, bias_a, scale_b, bias_b)
@@ -181,8 +192,7 @@ def _norm_glu_gradient_kernel(
         tl.store(grad_x_ptr + x_offsets, grad_a.to(grad_x_ptr.dtype.element_ty), mask=mask)
         tl.store(grad_x_ptr + x_offsets + channels, grad_b.to(grad_x_ptr.dtype.element_ty), mask=mask)
         if partial_noise_ptr is not None:
-            noise = tl.load(noise_ptr + first + r, mask=in_rows, other=0.0).to(tl.float32)
-            grad_noise += noise * tl.sum(grad_a + grad_b, axis=1)
+            grad_noise += load_map(noise_ptr, first + r, in_rows) * tl.sum(grad_a + grad_b, axis=1)
     if partial_noise_ptr is not None:
         program = (tl.program_id(2) * chunks + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
         tl.store(partial_noise_ptr + program, tl.sum(grad_noise, axis=0))

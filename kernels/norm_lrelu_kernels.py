@@ -31,7 +31,7 @@ def _norm_lrelu_apply_kernel(
     mean, scale, bias = norm_of_batch(
         partial_mean_ptr, partial_m2_ptr, running_mean_ptr, running_var_ptr, sigma_ptr, mean_ptr, rstd_ptr,
         weight_ptr, bias_ptr, segment // segments_per_set, channels, cols, in_cols,
-        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, ROWS, COLS,
+        sets, set_chunks, set_chunk_rows, set_rows, momentum, eps, COLS,
     )  # fmt: skip
     if gate_ptr is not None:
         gate = tl.sigmoid(load_row(gate_ptr, segment, channels, cols, in_cols))
@@ -116,12 +116,12 @@ def _norm_lrelu_gradient_kernel(
     mean, scale, bias = saved_norm(mean_ptr, rstd_ptr, weight_ptr, bias_ptr, index, channels, cols, in_cols)
     mean_grad, mean_dot = gradient_means(
         partial_sum_ptr, partial_dot_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr, index, channels, cols, in_cols,
-        sets, segments_per_set * chunks, segments_per_set * rows * PARTS, ROWS, COLS,
+        sets, segments_per_set * chunks, segments_per_set * rows * PARTS, COLS,
     )  # fmt: skip
     if gate_ptr is not None:
         factor = factor * tl.sigmoid(load_row(gate_ptr, segment, channels, cols, in_cols))[None, :]
         if grad_gate_ptr is not None:
-            store_gate_gradient(partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, ROWS, COLS)
+            store_gate_gradient(partial_gate_ptr, grad_gate_ptr, channels, cols, in_cols, COLS)
     begin, stop = rows_in_segment(rows, chunk_rows)
     for start in range(begin, stop, ROWS):
         r = start + tl.arange(0, ROWS)

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fastgan_engine.kernels.arguments import check, check_device, check_map, check_parameter, check_shape
 from fastgan_engine.kernels.launch import jit, launch, tl
-from fastgan_engine.kernels.norm_device import load_noisy, noise_factor
-from fastgan_engine.kernels.tiling import chunk_rows_of, columns_of, tiling
+from fastgan_engine.kernels.norm_device import noise_factor
+from fastgan_engine.kernels.tiling import chunk_rows_of, columns_of, load_map, tiling
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class ChunkStatistics(NamedTuple):
         return self.chunks, self.chunk_rows, self.rows
 
 
+@jit
+def _load_noisy(x_ptr, noise_ptr, factor, offsets, mask, rows, in_rows):
+    """x + factor noise in float32, for a tile; zero outside the mask but for the noise."""
+    x = load_map(x_ptr, offsets, mask)
+    if noise_ptr is not None:
+        x += factor * load_map(noise_ptr, rows, in_rows)[:, None]
+    return x
+
+
 @jit(unspecialised=("units", "rows", "chunk_rows"))
 def _norm_statistics_kernel(
     x_ptr, noise_ptr, noise_weight_ptr, sigma_ptr, partial_mean_ptr, partial_m2_ptr,
@@ -73,14 +82,14 @@ def _norm_statistics_kernel(
     cols, in_cols = columns_of(channels, COLS)
     r = tl.arange(0, ROWS)
     mask = (r < count)[:, None] & in_cols[None, :]
-    x = load_noisy(x_ptr, noise_ptr, factor, r[:, None] * channels + cols[None, :], mask, first + r, r < count)
+    x = _load_noisy(x_ptr, noise_ptr, factor, r[:, None] * channels + cols[None, :], mask, first + r, r < count)
     pivot = tl.sum(tl.where(mask, x, 0.0), axis=0) / tl.minimum(count, ROWS)
     total = tl.where(mask, x - pivot[None, :], 0.0)
     squares = total * total
     for start in range(ROWS, count, ROWS):
         r = start + tl.arange(0, ROWS)
         mask = (r < count)[:, None] & in_cols[None, :]
-        x = load_noisy(x_ptr, noise_ptr, factor, r[:, None] * channels + cols[None, :], mask, first + r, r < count)
+        x = _load_noisy(x_ptr, noise_ptr, factor, r[:, None] * channels + cols[None, :], mask, first + r, r < count)
         d = tl.where(mask, x - pivot[None, :], 0.0)
         total += d
         squares += d * d

@@ -13,7 +13,7 @@ from fastgan_engine.bench.fake_iteration import iteration_launches
 from fastgan_engine.errors import UserError
 
 # The oldest and the newest architecture, float16 and bfloat16, each at one image size (all of all takes minutes).
-CASES = {"sm_75": 256, "sm_120": 1024}
+CASES = {"sm_75": 256, "sm_120": 512}
 # Kernels that pass over maps or over all weights: most of an iteration's bytes.
 HOT = (
     "adam_ema_kernel",
