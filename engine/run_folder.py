@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "environment.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """What `evaluate` found of the run, one JSON object for each time."""
+        return self.path / "evaluations.jsonl"
+
+    @property
     def report(self) -> Path:
         """The run as a page: pictures, curves, settings."""
         return self.path / "report.html"

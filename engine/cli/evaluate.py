@@ -47,8 +47,8 @@ def evaluate(
 ) -> None:
     """Measure how good a generator's images are: FID, KID, precision, recall, density, coverage, LPIPS, SWD.
 
-    The features of the training images are kept in the user's cache. Values of different --count, or against different
-    images, do not compare.
+    Values of runs are kept for their reports, features of the training images in the user's cache. Values of different
+    --count, or against different images, do not compare.
     """
     if json_file is not None:
         refuse_to_overwrite(json_file, force, "--json")
@@ -56,7 +56,7 @@ def evaluate(
     with waiting("loading"):
         from fastgan_engine.config import resolve
         from fastgan_engine.evaluation.runs import evaluate as evaluate_runs
-        from fastgan_engine.evaluation.runs import notes
+        from fastgan_engine.evaluation.runs import notes, remember
         from fastgan_engine.hardware import pick_device
 
         setting = resolve(flags={"engine.device": device}).engine.device  # checks it
@@ -74,6 +74,10 @@ def evaluate(
             progress=progress,
         )
     _print(evaluations, notes(evaluations))
+    try:
+        remember(evaluations)
+    except OSError as error:
+        warn(f"the values are not kept for the run's report: {error}")
     if json_file is not None:
         with writing(json_file):
             _write(json_file, evaluations)

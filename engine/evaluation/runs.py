@@ -1,5 +1,6 @@
 """Metrics of several runs, each against its own training images or all against the same."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastgan_engine.errors import UserError
 from fastgan_engine.evaluation.defaults import COUNT, NAMES, SEED
 from fastgan_engine.evaluation.evaluator import Evaluator, Progress, silent
 from fastgan_engine.evaluation.metrics import FEATURES, check_samples
+from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.run_images import prepare_for, training_source
 from fastgan_engine.sampling import CHUNK
 
@@ -22,6 +24,7 @@ class Evaluation:
 
     Attributes:
         source: as it was given. weights: the file that was read. step: None where a released file does not tell.
+        folder: of the run that it is of; None where it is of none.
         count, seed: which samples.
         data: the training images compared with; reals: how many; data_hash: of their pixels.
         values: by metric. real_diversity: LPIPS among the training images, where ``lpips`` was asked for.
@@ -37,10 +40,12 @@ class Evaluation:
     data_hash: str
     values: dict[str, float]
     real_diversity: float | None = None
+    folder: RunFolder | None = None
 
     def record(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        fields = {name: value for name, value in asdict(self).items() if name != "folder"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
 
 
 def evaluate(
@@ -104,6 +109,7 @@ def evaluate(
                 source=path,
                 weights=run.source,
                 step=run.step,
+                folder=run.folder,
                 count=count,
                 seed=seed,
                 data=folder,
@@ -114,6 +120,18 @@ def evaluate(
             )
         )
     return found
+
+
+def remember(evaluations: Sequence[Evaluation]) -> None:
+    """Appends what was found of runs to the ``evaluations.jsonl`` in their folders, for their reports.
+
+    Raises:
+        OSError: a folder cannot be written to.
+    """
+    for evaluation in evaluations:
+        if evaluation.folder is not None:
+            with evaluation.folder.evaluations.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(evaluation.record()) + "\n")
 
 
 def notes(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -32,6 +32,7 @@ class History:
     """One run as its folder tells it; what is missing or damaged there is missing here.
 
     settings: as saved, by dotted key. series: by the key of the log. starts: one record for each start of training.
+    evaluations: one record for each time that `evaluate` looked at it.
     step, steps: where it is, and where it is to end; None before the first record.
     """
 
@@ -40,6 +41,7 @@ class History:
     settings: dict[str, Any]
     series: dict[str, Series]
     starts: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
     step: int | None
     steps: int | None
 
@@ -66,6 +68,7 @@ def _read_history(folder: RunFolder, name: str) -> History:
         settings=_settings(folder.config),
         series=_series(records),
         starts=list(read_records(folder.environment)),
+        evaluations=list(read_records(folder.evaluations)),
         step=max((record["step"] for record in records), default=None),
         steps=next((record["steps"] for record in reversed(records) if "steps" in record), None),
     )

@@ -12,7 +12,7 @@ from fastgan_engine.atomic import atomic_write
 from fastgan_engine.html.charts import make_charts
 from fastgan_engine.html.frames import Frame, make_frames
 from fastgan_engine.html.history import History, read_histories
-from fastgan_engine.html.tables import environment_rows, overview, setting_rows, start_times
+from fastgan_engine.html.tables import environment_rows, evaluations_table, overview, setting_rows, start_times
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.screen import Screen
 
@@ -69,6 +69,7 @@ def render(histories: Sequence[History], picture_budget: int = PICTURE_BUDGET) -
         viewers=_viewers(histories, picture_budget),
         kinds=KINDS,
         charts=make_charts(histories),
+        evaluations=evaluations_table(histories),
         settings=setting_rows(histories),
         environment=environment_rows(histories),
         starts={history.name: start_times(history) for history in histories},

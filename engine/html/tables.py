@@ -11,6 +11,7 @@ import numpy as np
 from fastgan_engine.config import Config, settings
 from fastgan_engine.config.schema import Root
 from fastgan_engine.config.single import SingleConfig
+from fastgan_engine.evaluation.metrics import METRICS
 from fastgan_engine.html.charts import BUDGET
 from fastgan_engine.html.history import History
 from fastgan_engine.html.plot import number
@@ -141,6 +142,41 @@ def environment_rows(histories: Sequence[History]) -> list[Row]:
     return [
         Row(label=key.replace("_", " "), values=[_text(start.get(key, NOTHING)) for start in latest]) for key in keys
     ]
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What `evaluate` found of all runs: headings, and a row of cells for each time."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def evaluations_table(histories: Sequence[History]) -> Evaluations:
+    """A column for each metric that was looked at; no rows where nothing was."""
+    found = [(history.name, record, record.get("values")) for history in histories for record in history.evaluations]
+    whole = [(name, record, values) for name, record, values in found if isinstance(values, dict)]
+    metrics = [key for key in METRICS if any(key in values for _, _, values in whole)]
+    headings = ["Run", "Step", "Samples", "Training images", *(METRICS[key].title for key in metrics)]
+    return Evaluations(
+        headings,
+        [
+            [
+                name,
+                *(_count(record.get(key)) for key in ("step", "count", "reals")),
+                *(_metric(key, values.get(key)) for key in metrics),
+            ]
+            for name, record, values in whole
+        ],
+    )
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else NOTHING
+
+
+def _metric(key: str, value: Any) -> str:
+    return METRICS[key].text(value) if isinstance(value, int | float) else NOTHING
 
 
 def start_times(history: History) -> list[str]:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from fastgan_engine.config import resolve
 from fastgan_engine.errors import UserError
 from fastgan_engine.evaluation.defaults import NAMES
 from fastgan_engine.evaluation.runs import Evaluation, notes
+from fastgan_engine.html import write_report
 from fastgan_engine.networks import Generator
 from fastgan_engine.pipelines import draw_demo
 from fastgan_engine.run_folder import RunFolder
@@ -68,6 +71,18 @@ def test_snapshot_knows_the_images_of_its_run(runs: list[str]) -> None:
     assert by_file.pop("source") == snapshot
     assert by_folder.pop("source") == "one"
     assert by_file == by_folder
+
+
+def test_the_report_of_a_run_tells_what_was_found(runs: list[str], tmp_path: Path) -> None:
+    shutil.copy("one/snapshots/step-0000010.safetensors", tmp_path / "elsewhere.safetensors")
+    data = ("--data", "photos", "--metrics", "swd", "--count", 4, "--json", "values.json")
+    run("one", "elsewhere.safetensors", *data)
+    assert [path.parent.name for path in tmp_path.rglob("evaluations.jsonl")] == ["one"]
+    value = json.loads(Path("values.json").read_text())[0]["values"]["swd"]
+    write_report([Path("one")], Path("page.html"))
+    section = Path("page.html").read_text().partition('<h2 id="evaluations">')[2].partition("</section>")[0]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", section)
+    assert cells == ["Run", "Step", "Samples", "Training images", "SWD", "one", "1,000", "4", "6", f"{value:.4f}"]
 
 
 def test_other_images_can_be_given(runs: list[str], tmp_path: Path) -> None:
