@@ -71,6 +71,21 @@ def test_a_gain_within_the_noise_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("measured")
+def test_what_was_timed_while_the_machine_was_busy_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, calls = trials.engine_step_ms, []
+
+    def busy_at_first(config: Config, iterations: int, *, seconds: float = 0) -> float:
+        calls.append(config)
+        return 10 * measured(config, iterations, seconds=seconds) if len(calls) == 1 else 70.0
+
+    monkeypatch.setattr(trials, "engine_step_ms", busy_at_first)
+    found, _ = search()
+    before = small_config(precision={"dtype": "fp32"}).values()
+    for key in ("engine.threads", "precision.dtype", "precision.channels_last"):
+        assert found.settings[key] == before[key]
+
+
+@pytest.mark.usefixtures("measured")
 def test_every_axis_has_its_share_however_slow_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on which a trial takes 12 s of 90: before, batch and workers were left without."""
     clock = [0.0]
