@@ -23,6 +23,17 @@ class Losses(Protocol):
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
+class NotFiniteLossError(RuntimeError):
+    """A loss became infinite or NaN at ``step`` or since the tick before it."""
+
+    def __init__(self, loss: str, value: float, step: int) -> None:
+        super().__init__(
+            f"the loss {loss} became {value} before step {step}; the last checkpoint is untouched: go on from it with "
+            f"--resume auto, a lower --lr or another --seed"
+        )
+        self.loss, self.value, self.step = loss, value, step
+
+
 class Ticker:
     """Sums losses on the device and reads them, with the times, once a tick.
 
@@ -52,7 +63,7 @@ class Ticker:
         """The report since the last one. The one place where the host waits for the device.
 
         Raises:
-            RuntimeError: a loss is not finite.
+            NotFiniteLossError: a loss is not finite.
         """
         state = self.state
         count = state.step - self._first_step
@@ -83,10 +94,7 @@ class Ticker:
 def _check_finite(losses: dict[str, float], step: int) -> None:
     for name, value in losses.items():
         if not math.isfinite(value):
-            raise RuntimeError(
-                f"the loss {name} became {value} before step {step}; the last checkpoint is untouched: go on from it "
-                f"with --resume auto, and with --set precision.dtype=fp32 if it happens again"
-            )
+            raise NotFiniteLossError(name, value, step)
 
 
 def _skipped_steps(steps: int, *optimizers: torch.optim.Optimizer) -> int:

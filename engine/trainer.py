@@ -19,16 +19,16 @@ from fastgan_engine.hardware import pick_device, pick_dtype
 from fastgan_engine.html import write_report_or_say
 from fastgan_engine.iteration import Iteration
 from fastgan_engine.kernels import dispatch
-from fastgan_engine.memory.recovery import going_on, smaller
 from fastgan_engine.pictures import save_pictures
 from fastgan_engine.pipelines import PreparedSet
+from fastgan_engine.recovery import Remedy, smaller, steadier
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.run_log import RunLog
 from fastgan_engine.screen import QuietScreen, Screen
 from fastgan_engine.sources import Source, open_source
 from fastgan_engine.stopping import Interruption
-from fastgan_engine.ticker import Ticker
+from fastgan_engine.ticker import NotFiniteLossError, Ticker
 
 
 class Trainer:
@@ -88,17 +88,25 @@ class Trainer:
         """Runs until ``train.steps`` or an early stop.
 
         Returns False where Ctrl-C or SIGTERM ended it; the state is saved either way.
-        Where memory runs out, it goes back to the last checkpoint (or the start) and on with a smaller micro-batch.
+        Where memory runs out, it goes back to the last checkpoint (or the start) and on with a smaller micro-batch;
+        where a loss is not finite in half precision, in fp32.
 
         Raises:
             UserError: memory runs out with single images, too.
+            NotFiniteLossError: a loss is not finite in fp32.
         """
         while True:
+            not_finite = None
             try:
                 return self._train()
             except torch.OutOfMemoryError:
                 pass  # left before anything else: the exception holds the tensors of the step that failed
-            self._go_on_smaller()
+            except NotFiniteLossError as error:
+                not_finite = error.with_traceback(None)  # whose frames hold tensors too
+            if not_finite is None:
+                self._go_on(smaller(self.config, self.state.step + 1, self.device))
+            else:
+                self._go_on(steadier(self.config, not_finite, self.dtype))
 
     def _train(self) -> bool:
         config, state = self.config, self.state
@@ -125,9 +133,9 @@ class Trainer:
             self._finish()
         return self._finished
 
-    def _go_on_smaller(self) -> None:
-        before, failed = self.config, self.state.step + 1
-        self.config = smaller(before, self.device)
+    def _go_on(self, remedy: Remedy) -> None:
+        self.config = remedy.config
+        self.dtype = pick_dtype(self.config.precision.dtype, self.device)
         del self.state, self.loss, self.step
         gc.collect()
         if self.device.type == "cuda":
@@ -135,7 +143,7 @@ class Trainer:
         self._build()
         if self._last_checkpoint is not None:
             self.resume(self._last_checkpoint)
-        self.screen.event(going_on(before, self.config, failed=failed, restored=self.state.step, device=self.device))
+        self.screen.event(remedy.told(self.state.step))
 
     def _say_what_computes(self) -> None:
         if self.config.engine.step == "compile":

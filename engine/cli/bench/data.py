@@ -23,7 +23,9 @@ STEP_ITERATIONS = 3
 
 
 def data(
-    images: Annotated[Path | None, typer.Option("--data", help="Folder or .zip of images; if not given, a drawn set.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--data", help="Folder or .zip of images; if not given, a drawn set.")
+    ] = None,
     im_size: ImSizes = None,
     batch: Batch = None,
     modes: Annotated[

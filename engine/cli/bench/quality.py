@@ -15,7 +15,9 @@ EMA_DECAY, QUICK_EMA_DECAY = 0.99, 0.9
 
 
 def quality(
-    images: Annotated[Path | None, typer.Option("--data", help="Folder or .zip of images; if not given, a drawn set.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--data", help="Folder or .zip of images; if not given, a drawn set.")
+    ] = None,
     compare: Annotated[str, typer.Option(help="Comma list of reference, compile, engine.")] = "reference,engine",
     steps: Annotated[int | None, typer.Option(min=1, help="Iterations of each; 1,000, or 40 if quick.")] = None,
     im_size: ImSize = None,

@@ -1,4 +1,4 @@
-"""Recomputing G changes nothing but the memory; running out of memory in flight ends in the run that was asked for."""
+"""Recomputing G changes nothing but the memory; a run goes on after running out of memory, and after an overflow."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from fastgan_engine.checkpoint import load_checkpoint
 from fastgan_engine.config import Config
 from fastgan_engine.draws import draw
 from fastgan_engine.errors import UserError
+from fastgan_engine.memory.fit import with_settings
 from fastgan_engine.pipelines import PreparedSet, draw_demo, prepare
+from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.screen import QuietScreen
 from fastgan_engine.state import TrainingState
@@ -135,3 +137,35 @@ def test_single_images_that_do_not_fit_end_the_run_with_what_to_do(
     with pytest.raises(UserError, match=r"out of memory on cpu with 1 image.*plan --fit"):
         Trainer(config_of(micro_batch=1), images, tmp_path).train()
     assert RunFolder(tmp_path).latest_checkpoint() == RunFolder(tmp_path).checkpoint(2)
+
+
+def overflow(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Makes G's loss NaN in the N-th call of the step, whatever the precision."""
+    original, made = EngineStep.__call__, [0]
+
+    def step(self: EngineStep, *arguments: Any) -> StepLosses:
+        losses = original(self, *arguments)
+        made[0] += 1
+        return losses._replace(g=losses.g * float("nan")) if made[0] == call else losses
+
+    monkeypatch.setattr(EngineStep, "__call__", step)
+
+
+def test_a_loss_that_is_not_finite_goes_back_and_on_in_fp32(
+    images: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 4 overflows. The end is that of a run which began at step 2 in fp32."""
+    screen = Told()
+    half = with_settings(config_of(), {"precision.dtype": "bf16"})
+    with monkeypatch.context() as patch:
+        overflow(patch, 4)
+        assert Trainer(half, images, tmp_path / "half", screen=screen).train()
+    (told,) = [text for text in screen.texts if "became" in text]
+    assert told == "the loss g became nan before step 4 in bf16: going on from step 2 in fp32, which is slower"
+    assert 'dtype = "fp32"' in RunFolder(tmp_path / "half").config.read_text()
+
+    Trainer(with_settings(half, {"train.steps": 2}), images, tmp_path / "begun").train()
+    other = Trainer(with_settings(half, {"precision.dtype": "fp32"}), images, tmp_path / "other")
+    other.resume(RunFolder(tmp_path / "begun").checkpoint(2))
+    assert other.train()
+    assert same(final(tmp_path / "half"), final(tmp_path / "other"))
