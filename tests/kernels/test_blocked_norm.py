@@ -106,7 +106,7 @@ def test_any_shape_and_block_size(batch: int, half: int, height: int, width: int
     before = module.BLOCK_ELEMENTS
     module.BLOCK_ELEMENTS = block
     try:
-        shape = (2 * batch, 2 * half, height, width + 1)
+        shape = (2 * batch, 2 * half, height, width + 2)  # of two values the gradient vanishes: no relative error
         compare(GLU, make(GLU, shape=shape, parts=("gate",), dtype=torch.float32), 2, None, 1e-3)
     finally:
         module.BLOCK_ELEMENTS = before
