@@ -12,7 +12,6 @@ from fastgan_engine.config import Config
 from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.errors import UserError
 from fastgan_engine.fast.weights import SpectralWeights
-from fastgan_engine.kernels import up_conv
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.networks import Discriminator, Generator
 from fastgan_engine.reconstruction import ReconstructionLoss
@@ -23,16 +22,15 @@ INITIAL_POWER_ITERATIONS = 5
 
 
 def set_backends(config: Config | SingleConfig) -> None:
-    """Sets what PyTorch and the kernels keep for the whole process as a run under ``config`` has it."""
+    """Sets what PyTorch keeps for the whole process as a run under ``config`` has it."""
     if config.engine.threads is not None:
         torch.set_num_threads(config.engine.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.precision.tf32
     torch.backends.cudnn.allow_tf32 = config.precision.tf32
     torch.backends.cudnn.benchmark = True
-    up_conv.transpose_from(config.engine.transposed_from)
 
 
-def build_networks(config: Config, device: torch.device) -> Networks:
+def build_networks(config: Config, device: torch.device, *, channels_last: bool = True) -> Networks:
     """Networks with the released initialisation, reproducible from ``train.seed``, on the device."""
     model = config.model
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +47,7 @@ def build_networks(config: Config, device: torch.device) -> Networks:
         ema = _generator(config)
     ema.load_state_dict(generator.state_dict())
     _converge_singular_vectors(ema)
-    memory_format = torch.channels_last if config.precision.channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for network in (generator, discriminator, ema):
         network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return Networks(generator, discriminator, ema.requires_grad_(False))
@@ -64,7 +62,7 @@ def _converge_singular_vectors(network: nn.Module) -> None:
 
 def build_state(config: Config, device: torch.device, dtype: torch.dtype) -> TrainingState:
     """The state of a run at step 0."""
-    networks = build_networks(config, device)
+    networks = build_networks(config, device, channels_last=config.channels_last)
     return TrainingState(
         networks=networks,
         opt_g=build_optimizer(config, networks.generator, networks.ema),
@@ -92,11 +90,13 @@ def build_step(
     if config.engine.step == "compile":
         return CompiledStep(state, loss, dtype=dtype, ema_decay=config.train.ema_decay, clock=clock)
     settings = StepSettings(
+        batch=config.train.batch // config.train.accumulation,
         ema_decay=config.train.ema_decay,
         dtype=dtype,
         accumulation=config.train.accumulation,
         impl=config.engine.kernels,
         recompute=config.engine.recompute,
+        transposed_from=config.engine.transposed_from,
     )
     return EngineStep(state, loss, settings, clock)
 

@@ -5,7 +5,8 @@ What differs from ``reference_step``, and why the result is the same:
 - Convolution weights are normalised once for all passes that see the same ones.
 - Reals and fakes go through D as one batch with batch-norm statistics of their own. Spectral norm's power iteration
   then advances once, not twice, in the D step; it converges to the same singular vectors.
-- In the G step D needs no weight gradients: the released loop computes and discards them.
+- In the G step D needs no weight gradients: the released loop computes and discards them. Nor does it need decoders,
+  whose power iterations advance, as in the released loop, on reals alone.
 - LPIPS sees two target batches (``fast.reconstruction``).
 - With micro-batches, or where asked to (``recompute``), G's forward is repeated in the G step, from the same latents,
   noise and weights, in place of keeping its graphs.
@@ -30,7 +31,8 @@ from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.diffaug import diffaug
 from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.hinge import hinge
-from fastgan_engine.networks.discriminator import device_quadrant
+from fastgan_engine.networks import Discriminator, Generator
+from fastgan_engine.networks.discriminator import DECODERS, device_quadrant
 from fastgan_engine.reconstruction import ReconstructionLoss, resize
 from fastgan_engine.reference_step import StepLosses
 from fastgan_engine.self_supervision import Task
@@ -42,13 +44,18 @@ LOGIT_SCALES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What an iteration does beside the networks: see the fields of the configuration with the same names."""
+    """What an iteration does beside the networks: see the fields of the configuration with the same names.
 
+    batch: images of a micro-batch.
+    """
+
+    batch: int
     ema_decay: float
     dtype: torch.dtype
     accumulation: int = 1
     impl: Impl = "auto"
     recompute: bool = False
+    transposed_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,20 @@ class EngineStep:
     ) -> None:
         self.state, self.settings, self.clock = state, settings, clock
         self.reconstruction = FastReconstruction(reconstruction, dtype=settings.dtype, impl=settings.impl)
-        self.weights_g = SpectralWeights(state.networks.generator, dtype=settings.dtype, impl=settings.impl)
-        self.weights_d = SpectralWeights(state.networks.discriminator, dtype=settings.dtype, impl=settings.impl)
+        self.weights_g = self._weights_of(state.networks.generator)
+        self.weights_d = self._weights_of(state.networks.discriminator)
+        self.weights_d_on_fakes = self._weights_of(state.networks.discriminator, without=(DECODERS,))
+
+    def _weights_of(self, network: Generator | Discriminator, without: tuple[str, ...] = ()) -> SpectralWeights:
+        settings = self.settings
+        return SpectralWeights(
+            network,
+            dtype=settings.dtype,
+            impl=settings.impl,
+            up_convs={name: settings.batch * side * side for name, side in network.up_convs().items()},
+            transpose_from=settings.transposed_from,
+            without=without,
+        )
 
     def __call__(self, reals: Tensor, draws: Draws) -> StepLosses:
         networks, settings = self.state.networks, self.settings
@@ -88,7 +107,7 @@ class EngineStep:
         d_losses = self._d_step(parts, fakes)
         self._lap("d")
 
-        run_d = Run(self.weights_d.ready(grad=False), frozen=True, impl=settings.impl)
+        run_d = Run(self.weights_d_on_fakes.ready(grad=False), frozen=True, impl=settings.impl)
         g: list[Tensor] = []
         for index, part in enumerate(parts):
             if repeat:
@@ -149,7 +168,7 @@ class EngineStep:
         inputs = {"big": last, "small": small, "part": device_quadrant(feat_32, part)}
         alone = Run(run.weights, impl=run.impl)
         return [
-            decode(alone.below(f"decoder_{name}"), getattr(network, f"decoder_{name}"), x) for name, x in inputs.items()
+            decode(alone.below(DECODERS + name), getattr(network, DECODERS + name), x) for name, x in inputs.items()
         ]
 
     def _fakes(self, run: Run, part: _Part) -> list[Tensor]:

@@ -10,10 +10,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
-from fastgan_engine.kernels.tables import address_table, addresses, begins_aligned, split_by_alignment, table
+from fastgan_engine.kernels.tables import (
+    MovingAddresses,
+    address_table,
+    addresses,
+    begins_aligned,
+    split_by_alignment,
+    table,
+)
 
 # Elements that one program works on.
 CHUNK = 1024
@@ -113,42 +119,6 @@ def _adam_nonfinite_kernel(
     tl.store(partial_ptr + first + tl.program_id(0), found)
 
 
-class GradAddresses:
-    """Where the gradients lie, as a device table, without a host wait.
-
-    Eager autograd allocates gradients anew, so the table is uploaded whenever they have moved. Inside a CUDA graph
-    capture the upload becomes part of the graph, which reads its pinned memory again at every replay: each such piece,
-    made beforehand since a capture may not allocate it, is used once and kept.
-    """
-
-    SPARES = 8
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._now: list[int] = []
-        self._spares: list[Tensor] = []
-        self._kept: list[Tensor] = []
-
-    def table(self, grads: Sequence[Tensor | None]) -> Tensor:
-        if self.device.type != "cuda" or any(isinstance(grad, FakeTensor) for grad in grads):
-            return address_table(grads, self.device)
-        now = addresses(grads)
-        host = torch.tensor(now, dtype=torch.int64)
-        if torch.cuda.is_current_stream_capturing():
-            return self._upload_captured(host)
-        while len(self._spares) < self.SPARES:
-            self._spares.append(torch.empty_like(host, pin_memory=True))
-        if now != self._now:
-            self._now, self._table = now, host.pin_memory().to(self.device, non_blocking=True)
-        return self._table
-
-    def _upload_captured(self, host: Tensor) -> Tensor:
-        if not self._spares:
-            raise RuntimeError("adam_ema: no step has run outside of CUDA graph captures; run one in the warm-up")
-        self._kept.append(self._spares.pop().copy_(host))
-        return self._kept[-1].to(self.device, non_blocking=True)
-
-
 class State(NamedTuple):
     """All tensors of an optimizer, one of each kind a weight; averages and copies only where they are kept."""
 
@@ -176,7 +146,7 @@ class Plan:
     def __init__(self, state: State) -> None:
         self.state = state
         self.device = state.weights[0].device
-        self.grads_at = GradAddresses(self.device)
+        self.grads_at = MovingAddresses(self.device)
         self._now = addresses(state.weights)
         kinds = (state.weights, state.exp_avgs, state.exp_avg_sqs, state.emas, state.copies)
         self.at = [None if kind is None else address_table(kind, self.device) for kind in kinds]

@@ -93,6 +93,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         kernel[grid](*args, **record.meta)
 
 
+def triton_type(dtype: torch.dtype) -> Any:
+    """Triton's name for a dtype, for kernels that find their pointers in tables."""
+    return getattr(tl, str(dtype).removeprefix("torch."))
+
+
 def cdiv(numerator: int, denominator: int) -> int:
     """Quotient rounded up."""
     return -(-numerator // denominator)

@@ -10,18 +10,21 @@ with G the gradient of W_sn, and u, v constants. A training step iterates once b
 not. The vectors are the module's own buffers in the released order, updated in place, so that checkpoints are exchanged
 with ``torch.nn.utils.spectral_norm`` as they are.
 
+A convolution behind a nearest upsampling may run as a transposed one (``up_conv``): its kernel is assembled in the same
+pass that divides by sigma.
+
 For a convolution followed by batch norm sigma alone is needed: BN(conv(x, W / sigma)) is BN(conv(x, W)) with its eps
 times sigma^2 (``norm_glu(..., sigma=...)``). The engine uses the exact form all the same: normalised weights for all
-layers in one launch are a small part of an iteration's bytes (`bench cost` counts them).
-The folded form, whose output is equal, drops the gradient
-through sigma: of a trained pair less than 1e-4 of the weight gradient without noise before the norm, but 0.5 % with a
-learned noise weight of 0.025, and most of it at 0.5.
+layers in one launch are a small part of an iteration's bytes (`bench cost` counts them). The folded form, whose output
+is equal, drops the gradient through sigma: of a trained pair less than 1e-4 of the weight gradient without noise before
+the norm, but 0.5 % with a learned noise weight of 0.025, and most of it at 0.5.
 
 Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018 (arXiv 1802.05957).
 Layout: weights channels-last or contiguous; the normalised ones keep it. Inside, v is in the order in which the columns
 of W lie in memory, so that W is never copied.
 Bytes moved: a step reads all weights twice; normalising reads them once and writes the result; backward reads G and W,
-then G again, and writes dW. What a network's tables and vectors add is below 2 %.
+then G again, and writes dW; an up-convolution's G is first read as 16 taps and written as 9. What a network's tables
+and vectors add is below 2 %.
 """
 
 from collections.abc import Sequence
@@ -36,23 +39,29 @@ from torch.autograd.function import once_differentiable
 from fastgan_engine.kernels.arguments import check, check_device, check_shape
 from fastgan_engine.kernels.dispatch import Impl, assert_near, has_bf16, self_test, use_triton
 from fastgan_engine.kernels.spectral_plan import Matrix, Plan
+from fastgan_engine.kernels.up_conv import WEIGHT_TAPS, collect, spread
 
 EPS = 1e-12
 
 
 class SpectralLayer(NamedTuple):
-    """A weight [O, I, kh, kw] (``dim`` 0) or [I, O, kh, kw] (``dim`` 1), and its vectors u [O] and v [I kh kw]."""
+    """A weight [O, I, kh, kw] (``dim`` 0) or [I, O, kh, kw] (``dim`` 1), and its vectors u [O] and v [I kh kw].
+
+    ``upsampled``: of an up-convolution [O, I, 3, 3]; what is made of it is the kernel of the transposed one
+    (``up_conv``).
+    """
 
     weight: Tensor
     u: Tensor
     v: Tensor
     dim: int = 0
+    upsampled: bool = False
 
     @classmethod
-    def of(cls, module: nn.Module) -> "SpectralLayer":
+    def of(cls, module: nn.Module, *, upsampled: bool = False) -> "SpectralLayer":
         """The layer of a module under the legacy hook ``torch.nn.utils.spectral_norm``."""
         weight, u, v = (getattr(module, f"weight_{part}") for part in ("orig", "u", "v"))
-        return cls(weight, u, v, dim=1 if isinstance(module, nn.ConvTranspose2d) else 0)
+        return cls(weight, u, v, dim=1 if isinstance(module, nn.ConvTranspose2d) else 0, upsampled=upsampled)
 
     @property
     def inputs_last(self) -> bool:
@@ -89,8 +98,8 @@ class SpectralState(NamedTuple):
 class SpectralBatch:
     """The layers of one network, prepared once: their order is that of all results.
 
-    Prepare it after the network has its device and memory format. Triton needs the weight of a transposed convolution
-    channels-last.
+    Prepare it after the network has its device and memory format. Triton needs the weights of transposed convolutions
+    and of up-convolutions channels-last.
 
     Raises:
         ValueError: no layers, or a wrong shape, dtype, device or layout of a weight or vector.
@@ -107,7 +116,7 @@ class SpectralBatch:
     @cached_property
     def plan(self) -> Plan:
         """Tables and launches of the kernels."""
-        return Plan([Matrix(x.weight, x.u, x.v, x.dim == 1, x.inputs_last) for x in self.layers])
+        return Plan([Matrix(x.weight, x.u, x.v, x.dim == 1, x.inputs_last, x.upsampled) for x in self.layers])
 
     @torch.no_grad()
     def step(self, training: bool = True) -> SpectralState:
@@ -117,7 +126,10 @@ class SpectralBatch:
         return step_reference(self.layers, training)
 
     def normalised(self, state: SpectralState, dtype: torch.dtype) -> list[Tensor]:
-        """W / sigma of every layer in ``dtype``, laid out as its weight; differentiable in the weights."""
+        """W / sigma of every layer in ``dtype``, laid out as its weight; differentiable in the weights.
+
+        Of an up-convolution the kernel [I, O, 4, 4] that ``up_conv.assemble`` makes of it, channels-last.
+        """
         function = _NormaliseFunction if self.triton else _ReferenceFunction
         return list(function.apply(self, state, dtype, *(layer.weight for layer in self.layers)))
 
@@ -132,6 +144,9 @@ def _check_layer(name: str, layer: SpectralLayer, like: Tensor) -> None:
         f"{name}.weight", f"strides {weight.stride()}", "a contiguous or channels-last tensor",
     )  # fmt: skip
     check(layer.dim in (0, 1), f"{name}.dim", layer.dim, "0, or 1 for a transposed convolution")
+    if layer.upsampled:
+        check(layer.dim == 0, f"{name}.dim", layer.dim, "0, as of a convolution")
+        check_shape(f"{name}.weight", weight, (None, None, WEIGHT_TAPS, WEIGHT_TAPS))
     outputs = weight.shape[layer.dim]
     for part, vector, size in (("u", layer.u, outputs), ("v", layer.v, weight.numel() // outputs)):
         check_shape(f"{name}.{part}", vector, (size,))
@@ -167,7 +182,11 @@ class _ReferenceFunction(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.layers = batch.layers
         ctx.save_for_backward(*state, *weights)
-        return tuple((weight / sigma).to(dtype) for weight, sigma in zip(weights, state.sigma.unbind(), strict=True))
+        made = []
+        for layer, weight, sigma in zip(batch.layers, weights, state.sigma.unbind(), strict=True):
+            normalised = weight / sigma
+            made.append(spread(normalised, dtype) if layer.upsampled else normalised.to(dtype))
+        return tuple(made)
 
     @staticmethod
     @once_differentiable
@@ -176,6 +195,8 @@ class _ReferenceFunction(torch.autograd.Function):
         parts = iter(vectors.split([n for layer in ctx.layers for n in (layer.u.numel(), layer.v.numel())]))
         grad_weights = []
         for layer, weight, grad, sigma in zip(ctx.layers, weights, grads, sigmas.split(1), strict=True):
+            if layer.upsampled:
+                grad = collect(grad, weight.dtype, torch.channels_last)
             # A sigma of one dimension makes the result as wide as it is.
             out = torch.mul(grad, 1 / sigma, out=torch.empty_like(weight))
             along = torch.dot(_flat(out), _flat(weight)) / sigma
@@ -212,21 +233,23 @@ def _self_test(device: torch.device, dtype: torch.dtype) -> None:
     """Vectors, sigma, and the normalised weights with their gradients in each dtype that the card trains in."""
     generator = torch.Generator(device).manual_seed(0)
 
-    def layer_of(shape: tuple[int, ...], dim: int) -> SpectralLayer:
+    def layer_of(shape: tuple[int, ...], dim: int = 0, upsampled: bool = False) -> SpectralLayer:
         sizes = (shape, (shape[dim],), (shape[1 - dim] * shape[2] * shape[3],))
         weight, u, v = (torch.randn(n, generator=generator, device=device, dtype=torch.float64) for n in sizes)
-        return SpectralLayer(weight, u, v, dim)
+        return SpectralLayer(weight, u, v, dim, upsampled)
 
-    wide = [layer_of((130, 20, 3, 3), 0), layer_of((5, 3, 3, 3), 0), layer_of((33, 7, 4, 4), 1)]
-    # Representable in every dtype.
-    grads = [torch.randint(-8, 9, layer.weight.shape, generator=generator, device=device) for layer in wide]
+    wide = [layer_of((130, 20, 3, 3)), layer_of((5, 3, 3, 3)), layer_of((33, 7, 4, 4), dim=1)]
+    wide += [layer_of((40, 48, 3, 3), upsampled=True), layer_of((35, 41, 3, 3), upsampled=True)]
+    shapes = [layer.weight.shape for layer in wide[:3]] + [(48, 40, 4, 4), (41, 35, 4, 4)]
+    # Representable in every dtype, sums of taps too.
+    grads = [torch.randint(-8, 9, shape, generator=generator, device=device) for shape in shapes]
     made = {dtype, torch.float16, *([torch.bfloat16] if has_bf16(device) else [])}
     results = []
     for wanted, triton in ((torch.float32, True), (torch.float64, False)):
         layers = [
-            SpectralLayer(
-                layer.weight.to(wanted, memory_format=torch.channels_last, copy=True).requires_grad_(),
-                layer.u.to(wanted, copy=True), layer.v.to(wanted, copy=True), layer.dim,
+            layer._replace(
+                weight=layer.weight.to(wanted, memory_format=torch.channels_last, copy=True).requires_grad_(),
+                u=layer.u.to(wanted, copy=True), v=layer.v.to(wanted, copy=True),
             )
             for layer in wide
         ]  # fmt: skip

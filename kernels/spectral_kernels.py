@@ -7,6 +7,7 @@ No atomics: partial sums are added in a fixed order.
 """
 
 from fastgan_engine.kernels.launch import jit, tl
+from fastgan_engine.kernels.up_conv_kernels import sum_of
 
 
 @jit
@@ -110,11 +111,7 @@ def _spectral_finish_kernel(
     v_scale = 1.0
     if TRAINING:
         first, last = tl.load(chunk_start_ptr + layer), tl.load(chunk_start_ptr + layer + 1)
-        squares = tl.zeros([VECTOR], dtype=tl.float32)
-        for start in range(first, last, VECTOR):
-            index = start + tl.arange(0, VECTOR)
-            squares += tl.load(partial_square_ptr + index, mask=index < last, other=0.0)
-        v_scale = 1.0 / tl.maximum(tl.sqrt(tl.sum(squares)), eps)
+        v_scale = 1.0 / tl.maximum(tl.sqrt(sum_of(partial_square_ptr, first, last, VECTOR)), eps)
         inner = tl.load(v_inner_ptr + layer)
         for start in range(0, v_size, VECTOR):
             index = start + tl.arange(0, VECTOR)
@@ -151,66 +148,74 @@ def _spectral_finish_kernel(
 
 
 @jit
-def _chunk_of(chunks_ptr, size_ptr, start_ptr, weights_ptr, ALIGNED: tl.constexpr):
-    """Of this program: its layer, chunk, the layer's size, the weight's pointer and its start in a flat buffer."""
+def _chunk_of(chunks_ptr, size_ptr, weights_ptr, ALIGNED: tl.constexpr):
+    """Of this program: its layer and chunk, the layer's size and the weight's pointer."""
     layer, chunk = tl.load(chunks_ptr + tl.program_id(0) * 2), tl.load(chunks_ptr + tl.program_id(0) * 2 + 1)
     size = tl.load(size_ptr + layer)
     weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
     if ALIGNED:
         size = tl.multiple_of(size, 8)
         weight_ptr = tl.multiple_of(weight_ptr, 16)
-    return layer, chunk, size, weight_ptr, tl.multiple_of(tl.load(start_ptr + layer), 8)
+    return layer, chunk, size, weight_ptr
 
 
 @jit
 def _spectral_normalise_kernel(
     chunks_ptr, size_ptr, start_ptr, weights_ptr, sigma_ptr, out_ptr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
 ):
-    layer, chunk, size, weight_ptr, start = _chunk_of(chunks_ptr, size_ptr, start_ptr, weights_ptr, ALIGNED)
+    layer, chunk, size, weight_ptr = _chunk_of(chunks_ptr, size_ptr, weights_ptr, ALIGNED)
+    out_ptr += tl.multiple_of(tl.load(start_ptr + layer), 8)
     index = chunk * CHUNK + tl.arange(0, CHUNK)
     weight = tl.load(weight_ptr + index, mask=index < size, other=0.0) / tl.load(sigma_ptr + layer)
-    tl.store(out_ptr + start + index, weight.to(out_ptr.dtype.element_ty), mask=index < size)
+    tl.store(out_ptr + index, weight.to(out_ptr.dtype.element_ty), mask=index < size)
+
+
+@jit
+def _gradient_of(grads_ptr, layer, GRAD: tl.constexpr, ALIGNED: tl.constexpr):
+    """Where the incoming gradient of a layer lies."""
+    grad_ptr = tl.load(grads_ptr + layer).to(tl.pointer_type(GRAD))
+    if ALIGNED:
+        grad_ptr = tl.multiple_of(grad_ptr, 16)
+    return grad_ptr
 
 
 @jit
 def _spectral_dot_kernel(
-    chunks_ptr, size_ptr, start_ptr, weights_ptr, grad_ptr, partial_ptr, partial_start_ptr,
-    ALIGNED: tl.constexpr, CHUNK: tl.constexpr, STEPS: tl.constexpr,
+    chunks_ptr, size_ptr, weights_ptr, grads_ptr, partial_ptr, partial_start_ptr,
+    GRAD: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """Partial sums of <G, W>."""
-    layer, chunk, size, weight_ptr, start = _chunk_of(chunks_ptr, size_ptr, start_ptr, weights_ptr, ALIGNED)
+    layer, chunk, size, weight_ptr = _chunk_of(chunks_ptr, size_ptr, weights_ptr, ALIGNED)
+    grad_ptr = _gradient_of(grads_ptr, layer, GRAD, ALIGNED)
     total = tl.zeros([CHUNK], dtype=tl.float32)
     for step in range(STEPS):
         index = (chunk * STEPS + step) * CHUNK + tl.arange(0, CHUNK)
         weight = tl.load(weight_ptr + index, mask=index < size, other=0.0)
-        total += weight * tl.load(grad_ptr + start + index, mask=index < size, other=0.0).to(tl.float32)
+        total += weight * tl.load(grad_ptr + index, mask=index < size, other=0.0).to(tl.float32)
     tl.store(partial_ptr + tl.load(partial_start_ptr + layer) + chunk, tl.sum(total))
 
 
 @jit
 def _spectral_grad_kernel(
-    tiles_ptr, rows_ptr, cols_ptr, start_ptr, grad_ptr, out_ptr, sigma_ptr, vectors_ptr, row_start_ptr, col_start_ptr,
+    tiles_ptr, rows_ptr, cols_ptr, start_ptr, grads_ptr, out_ptr, sigma_ptr, vectors_ptr, row_start_ptr, col_start_ptr,
     partial_ptr, partial_start_ptr,
-    ALIGNED: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, VECTOR: tl.constexpr,
+    GRAD: tl.constexpr, ALIGNED: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
     """One tile of (G - <G, W> / sigma u v^T) / sigma."""
     layer, row_block, col_block, rows, cols = _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED)
-    first, last = tl.load(partial_start_ptr + layer), tl.load(partial_start_ptr + layer + 1)
-    products = tl.zeros([VECTOR], dtype=tl.float32)
-    for begin in range(first, last, VECTOR):
-        position = begin + tl.arange(0, VECTOR)
-        products += tl.load(partial_ptr + position, mask=position < last, other=0.0)
+    product = sum_of(partial_ptr, tl.load(partial_start_ptr + layer), tl.load(partial_start_ptr + layer + 1), VECTOR)
     sigma = tl.load(sigma_ptr + layer)
-    start = tl.multiple_of(tl.load(start_ptr + layer), 8)
+    grad_ptr = _gradient_of(grads_ptr, layer, GRAD, ALIGNED)
+    out_ptr += tl.multiple_of(tl.load(start_ptr + layer), 8)
     col = col_block * TILE + tl.arange(0, TILE)
     in_cols = col < cols
     of_col = tl.load(vectors_ptr + tl.load(col_start_ptr + layer) + col, mask=in_cols, other=0.0)
-    of_col *= tl.sum(products) / sigma
+    of_col *= product / sigma
     vectors_ptr += tl.load(row_start_ptr + layer)
     for begin in range(0, TILE, STEP):
         row = row_block * TILE + begin + tl.arange(0, STEP)
         mask = (row < rows)[:, None] & in_cols[None, :]
         of_row = tl.load(vectors_ptr + row, mask=row < rows, other=0.0)
-        index = start + row.to(tl.int64)[:, None] * cols + col[None, :]
+        index = row.to(tl.int64)[:, None] * cols + col[None, :]
         grad = tl.load(grad_ptr + index, mask=mask, other=0.0).to(tl.float32)
         tl.store(out_ptr + index, (grad - of_row[:, None] * of_col[None, :]) / sigma, mask=mask)

@@ -91,3 +91,46 @@ def split_by_alignment(
     flat = [(flag, entry) for flag, of_tensor in zip(aligned, entries, strict=True) for entry in of_tensor]
     groups = {flag: [entry for other, entry in flat if other == flag] for flag in (True, False)}
     return [(flag, table(group, torch.int32, device)) for flag, group in groups.items() if group]
+
+
+class MovingAddresses:
+    """Where tensors lie that autograd allocates anew, such as gradients, as a device table, without a host wait.
+
+    The table is uploaded whenever they have moved. Inside a CUDA graph capture the upload becomes part of the graph,
+    which reads its pinned memory again at every replay: each such piece, made beforehand since a capture may not
+    allocate it, is used once and kept.
+    """
+
+    SPARES = 8
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._now: list[int] = []
+        self._spares: list[Tensor] = []
+        self._kept: list[Tensor] = []
+
+    def table(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """``address_table`` of the tensors: always as many.
+
+        Raises:
+            RuntimeError: the first call is inside a capture.
+        """
+        if self.device.type != "cuda" or any(isinstance(tensor, FakeTensor) for tensor in tensors):
+            return address_table(tensors, self.device)
+        now = addresses(tensors)
+        host = torch.tensor(now, dtype=torch.int64)
+        if torch.cuda.is_current_stream_capturing():
+            return self._upload_captured(host)
+        while len(self._spares) < self.SPARES:
+            self._spares.append(torch.empty_like(host, pin_memory=True))
+        if now != self._now:
+            self._now, self._table = now, host.pin_memory().to(self.device, non_blocking=True)
+        return self._table
+
+    def _upload_captured(self, host: Tensor) -> Tensor:
+        if not self._spares:
+            raise RuntimeError(
+                "a table of addresses was first made inside a CUDA graph capture; run once in the warm-up"
+            )
+        self._kept.append(self._spares.pop().copy_(host))
+        return self._kept[-1].to(self.device, non_blocking=True)

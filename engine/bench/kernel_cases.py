@@ -115,14 +115,6 @@ def _hinge(launch: Launch, device: str) -> Case:
     return Case("hinge", partial(hinge, scales=2), tensors, ("logits",))
 
 
-def _up_conv(launch: Launch, device: str) -> Case:
-    weight = _like(launch.tensors["weight_ptr"], device)
-    x = _like(weight.new_empty(8, weight.shape[1], 8, 8), device)  # the widest layer that takes this form
-    return Case(
-        "up_conv", up_conv, {"x": x, "weight": weight}, ("x", "weight"), {"impl": "reference", "method": "direct"}
-    )
-
-
 # The kernel whose largest launch gives an operation its shapes, and what makes a case of it.
 BUILDERS: dict[str, Callable[[Launch, str], Case]] = {
     "norm_glu_apply_kernel": partial(_norm, "norm_glu", norm_glu, ("noise", "noise_weight", "gate")),
@@ -133,7 +125,6 @@ BUILDERS: dict[str, Callable[[Launch, str], Case]] = {
     "conv_relu_kernel": _conv_relu,
     "conv_tap_kernel": _conv_tap,
     "hinge_fwd_kernel": _hinge,
-    "up_conv_assemble_kernel": _up_conv,
 }
 
 
@@ -154,6 +145,20 @@ def _spectral(config: Config, dtype: torch.dtype, device: str) -> Case:
 
     tensors = {f"weight {index}": layer.weight.detach() for index, layer in enumerate(layers)}
     return Case("spectral", function, tensors, tuple(tensors))
+
+
+def _up_conv(config: Config, dtype: torch.dtype, device: str) -> Case:
+    """G's up-convolution from 8 x 8, its normalised weight included; in plain PyTorch as upsampling and convolution."""
+    layer = SpectralLayer.of(build_networks(config, torch.device(device)).generator.get_submodule("feat_16.1"))
+    weight = layer.weight.detach()
+    x = _like(weight.new_empty(config.train.batch, weight.shape[1], 8, 8, dtype=dtype), device)
+
+    def function(x: Tensor, weight: Tensor, impl: Impl) -> Tensor:
+        own = layer._replace(weight=weight, upsampled=impl == "triton")
+        batch = SpectralBatch([own], impl=impl)
+        return up_conv(x, batch.normalised(batch.step(training=False), dtype)[0])
+
+    return Case("up_conv", function, {"x": x, "weight": weight}, ("x", "weight"))
 
 
 def _adam_ema(config: Config, dtype: torch.dtype, device: str) -> Case:
@@ -184,7 +189,7 @@ def _batch(config: Config, dtype: torch.dtype, device: str) -> Case:
 
 
 # What runs over all of a network or of a batch.
-WHOLE: tuple[Callable[[Config, torch.dtype, str], Case], ...] = (_spectral, _adam_ema, _batch)
+WHOLE: tuple[Callable[[Config, torch.dtype, str], Case], ...] = (_spectral, _up_conv, _adam_ema, _batch)
 
 
 def largest_launches(im_size: int, batch: int, dtype: torch.dtype) -> list[Launch]:

@@ -19,8 +19,7 @@ def build_reference(
 
     foreach: as PyTorch's Adam takes it; None: its default, False: tensor by tensor.
     """
-    precision = config.precision.model_copy(update={"channels_last": channels_last})
-    networks = build_networks(config.model_copy(update={"precision": precision}), device)
+    networks = build_networks(config, device, channels_last=channels_last)
     train = config.train
     opt_g, opt_d = (
         torch.optim.Adam(network.parameters(), lr=train.lr, betas=(train.beta1, train.beta2), foreach=foreach)

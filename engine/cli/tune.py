@@ -27,7 +27,7 @@ def tune(
     """Measure what is fastest on this machine, and write a profile for it.
 
     Tried one after the other, each with its share of the time: threads (on a CPU), precision, step and kernels (on
-    CUDA), layout, the form of the up-convolutions, batch, decoding threads. What cannot be started in time is left as
+    CUDA), the form of the up-convolutions, batch, decoding threads. What cannot be started in time is left as
     it is, and said.
     """
     from fastgan_engine.cli.images import images_for
@@ -78,7 +78,7 @@ def _print(config: "Config", tuned: "Tuned") -> None:
         table = figures_table("up-convolution of", "to channels", "in a step", "direct ms", "transposed ms")
         for layer in tuned.layers:
             times = f"{layer.direct:.3g}", f"{layer.transposed:.3g}"
-            table.add_row(" x ".join(map(str, layer.x)), str(layer.weight[0]), str(layer.count), *times)
+            table.add_row(" x ".join(map(str, layer.shape.x)), str(layer.shape.outputs), str(layer.count), *times)
         console.print()
         console.print(table)
     before = config.values()

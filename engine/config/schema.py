@@ -72,6 +72,11 @@ class Config(Root):
         """Whether D has decoders."""
         return self.model.decode and self.loss.self_supervision == "reconstruction"
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether networks lie in channels-last memory format: the engine's own step knows no other."""
+        return self.precision.channels_last or self.engine.step != "compile"
+
     def warnings(self) -> list[str]:
         trains_decoders = self.loss.reconstruction != "none"
         found = []
@@ -81,6 +86,11 @@ class Config(Root):
             found.append(f'loss.reconstruction = "{self.loss.reconstruction}" has no effect: model.decode is off')
         if self.precision.dtype == "fp16" and self.engine.device == "cpu":
             found.append('precision.dtype = "fp16" is slow on a CPU; "auto" takes the fastest that runs')
+        if self.channels_last and not self.precision.channels_last:
+            found.append(
+                f'precision.channels_last = false has no effect with engine.step = "{self.engine.step}", which always '
+                f'trains in channels-last; it is for engine.step = "compile"'
+            )
         if self.loss.self_supervision == "contrastive" and not self.loss.augment:
             found.append('loss.self_supervision = "contrastive" learns nothing without loss.augment: views are equal')
         if self.eval.patience and not self.eval.every:

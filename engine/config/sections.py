@@ -185,7 +185,10 @@ class Precision(Section):
         description="compute precision: auto takes fp16 on compute capability 7.x, bf16 from 8.0 "
         "and on CPUs with AMX, else fp32",
     )
-    channels_last: bool = Field(default=True, description="keep images and feature maps in channels-last memory format")
+    channels_last: bool = Field(
+        default=True,
+        description="channels-last memory format under engine.step = compile; the engine's own step knows no other",
+    )
     tf32: bool = Field(default=True, description="allow TF32 in fp32 matrix products and convolutions (from sm_80)")
 
 

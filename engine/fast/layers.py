@@ -87,14 +87,14 @@ class Run:
 
 def up_block(run: Run, block: nn.Sequential, x: Tensor, gate: Tensor | None = None) -> Tensor:
     """An ``UpBlock``, its output multiplied by the sigmoid of ``gate``."""
-    return run.norm_glu(up_conv(x, run.weights["1"], impl=run.impl), block[2], gate=gate)
+    return run.norm_glu(up_conv(x, run.weights["1"]), block[2], gate=gate)
 
 
 def up_block_comp(
     run: Run, block: nn.Sequential, x: Tensor, noise: tuple[Tensor, Tensor], gate: Tensor | None = None
 ) -> Tensor:
     """An ``UpBlockComp``, its output multiplied by the sigmoid of ``gate``."""
-    x = up_conv(x, run.weights["1"], impl=run.impl)
+    x = up_conv(x, run.weights["1"])
     x = run.norm_glu(x, block[3], noise=noise[0], noise_weight=block[2].get_parameter("weight"))
     x = F.conv2d(x, run.weights["5"], padding=1)
     return run.norm_glu(x, block[7], noise=noise[1], noise_weight=block[6].get_parameter("weight"), gate=gate)

@@ -21,6 +21,7 @@ from fastgan_engine.self_supervision import SelfSupervision, build_task
 
 # Channels in units of ndf, named after the side of the map at im_size 1024.
 MULTIPLIERS = {4: 16, 8: 16, 16: 8, 32: 4, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
+DECODERS = "decoder_"  # what the names of their modules begin with
 DECODER_UNIT = 32
 DECODER_MULTIPLIERS = {16: 4, 32: 2, 64: 2, 128: 1}
 DECODER_START = 8
@@ -57,12 +58,17 @@ def device_quadrant(x: Tensor, part: Tensor) -> Tensor:
     return quadrants.index_select(0, part.view(1)).squeeze(0).contiguous(memory_format=torch.channels_last)
 
 
+def decoder_sizes(size: int) -> list[int]:
+    """Sides of the maps that the up-blocks of a decoder make on the way to an image of ``size``."""
+    return [side for side in DECODER_MULTIPLIERS if side <= size]
+
+
 class SimpleDecoder(nn.Module):
     """[B, C_in, h, w] -> image [B, nc, size, size] in [-1, 1]: pool to 8 x 8, up-blocks, conv 3x3, tanh."""
 
     def __init__(self, channels_in: int, nc: int, size: int) -> None:
         super().__init__()
-        sizes = [s for s in DECODER_MULTIPLIERS if s <= size]
+        sizes = decoder_sizes(size)
         channels = [channels_in] + [DECODER_MULTIPLIERS[s] * DECODER_UNIT for s in sizes]
         self.main = nn.Sequential(
             nn.AdaptiveAvgPool2d(DECODER_START),
@@ -154,6 +160,15 @@ class Discriminator(nn.Module):
             small=self.decoder_small(feat_small),
             part=self.decoder_part(quadrant(feat_32, part)),
         )
+
+    def up_convs(self) -> dict[str, int]:
+        """By name the convolutions that follow an upsampling, with the side of the map that is upsampled."""
+        decoders = ("big", "part", "small") if self.decode else ()
+        return {
+            f"{DECODERS}{name}.main.{index}.1": DECODER_START << (index - 1)
+            for name in decoders
+            for index, _ in enumerate(decoder_sizes(self.small_size), 1)
+        }
 
     def features(self, big: Tensor) -> tuple[Tensor, Tensor]:
         """The last map [B, 8 ndf, 8, 8] and the one before it [B, 4 ndf, 16, 16]."""

@@ -95,6 +95,10 @@ class Generator(nn.Module):
         """Resolutions that take noise, two maps [B, 1, size, size] each."""
         return [size for size in self.sizes if size in COMP_SIZES]
 
+    def up_convs(self) -> dict[str, int]:
+        """By name the convolutions that follow an upsampling, with the side of the map that is upsampled."""
+        return {f"feat_{size}.1": size // 2 for size in self.sizes}
+
     def low_features(self, z: Tensor, noise: dict[int, tuple[Tensor, Tensor]] | None = None) -> dict[int, Tensor]:
         """The maps that gate others, and those below them: 4 to 32 pixels, by resolution."""
         features = {4: self.init(z)}

@@ -16,7 +16,6 @@ import torch
 from fastgan_engine.bench.data import GOAL, deliver
 from fastgan_engine.config import Config
 from fastgan_engine.hardware import dtype_for, pick_device
-from fastgan_engine.kernels.up_conv import TRANSPOSED_FROM
 from fastgan_engine.pipelines import PreparedSet
 from fastgan_engine.tuning import up_convs
 from fastgan_engine.tuning.trials import Effort, Trial, changed, try_step
@@ -95,7 +94,6 @@ class Search:
             cores = os.cpu_count() or 1
             yield "threads", [{"engine.threads": n} for n in sorted({1, max(1, cores // 2), cores})]
             yield "precision", [{"precision.dtype": name} for name in ("fp32", "bf16")]
-        yield "layout", [{"precision.channels_last": value} for value in (True, False)]
 
     def _choose(self, axis: str, choices: Sequence[Mapping[str, Any]]) -> None:
         """Tries the values of one setting; takes the fastest where it beats the present one by the margin."""
@@ -142,15 +140,17 @@ class Search:
             self._tell(Trial("up_conv", "transposed from", {}, note=NO_TIME))
             return
         layers = self.found.layers = up_convs.measure(self.config, self.effort.iterations)
-        rule = up_convs.best_rule(layers)
-        own, best = (sum(layer.ms(r) for layer in layers) for r in (TRANSPOSED_FROM, rule))
-        if own < MARGIN * best:
-            rule, best = TRANSPOSED_FROM, own
-        self._tell(Trial("up_conv", f"from {rule} pixels", {}, note=f"{best:.4g} ms a step; by the rule {own:.4g}"))
-        if rule != TRANSPOSED_FROM:
+        own = up_convs.own_rule(self.config)
+        rule = up_convs.best_rule(layers, own)
+        own_ms, best_ms = (sum(layer.ms(r) for layer in layers) for r in (own, rule))
+        if own_ms < MARGIN * best_ms:
+            rule, best_ms = own, own_ms
+        told = f"{best_ms:.4g} ms a step; by the rule {own_ms:.4g}"
+        self._tell(Trial("up_conv", f"from {rule} pixels", {}, note=told))
+        if rule != own:
             self._take(
                 {"engine.transposed_from": rule},
-                f"up-convolutions of a step: {best:.4g} ms, with the kernels' own rule ({TRANSPOSED_FROM}) {own:.4g}",
+                f"up-convolutions of a step: {best_ms:.4g} ms, with the kernels' own rule ({own}) {own_ms:.4g}",
             )
             self._rate = None
 

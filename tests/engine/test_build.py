@@ -73,9 +73,19 @@ def test_configuration_reaches_the_networks() -> None:
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_memory_format(channels_last: bool) -> None:
-    networks = build_networks(small_config(precision={"channels_last": channels_last}), CPU)
+    networks = build_networks(small_config(), CPU, channels_last=channels_last)
     weight = networks.discriminator.down_from_small[0].weight_orig  # 4 x 4, three channels: the formats differ
     assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+
+
+@pytest.mark.parametrize(("step", "expected"), [("auto", True), ("eager", True), ("compile", False)])
+def test_the_engines_own_step_is_always_channels_last(step: str, expected: bool) -> None:
+    """Its kernels take nothing else; torch.compile takes what it is given."""
+    config = small_config(engine={"step": step}, precision={"channels_last": False})
+    state = build_state(config, CPU, torch.float32)
+    weight = state.networks.discriminator.down_from_small[0].weight_orig
+    assert weight.is_contiguous(memory_format=torch.channels_last) is expected
+    assert any("precision.channels_last = false has no effect" in line for line in config.warnings()) is expected
 
 
 def test_adam_has_the_configured_settings() -> None:

@@ -36,7 +36,7 @@ def test_show_puts_the_default_beside_each_change() -> None:
     assert "gtx1050ti: GTX 1050 Ti, sm_61, 4 GiB, 112 GB/s" in output
     rows = {line.split()[0]: line.split()[1:3] for line in output.splitlines() if "." in line.split()[0]}
     assert rows["engine.recompute"] == ["true", "false"]
-    assert rows["precision.channels_last"] == ["false", "true"]
+    assert rows["precision.dtype"] == ["fp32", "auto"]
 
 
 def test_show_json_holds_what_is_said_and_why() -> None:

@@ -42,8 +42,7 @@ def inputs(seed: int, policy: str = POLICY) -> tuple[Tensor, Draws]:
 
 
 def networks(**model: object) -> Networks:
-    config = small_config(model=model, precision={"channels_last": False})  # which fp64 is slow in
-    made = build_networks(config, torch.device("cpu"))
+    made = build_networks(small_config(model=model), torch.device("cpu"), channels_last=False)  # which fp64 is slow in
     for network in (made.generator, made.discriminator, made.ema):
         network.double()
     return made

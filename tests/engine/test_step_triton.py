@@ -33,7 +33,7 @@ KERNELS = {
     "norm_lrelu_apply_kernel", "norm_lrelu_gradient_kernel", "norm_lrelu_reduce_kernel", "norm_statistics_kernel",
     "pool4_gradient_kernel", "pool4_kernel", "spectral_dot_kernel", "spectral_finish_kernel",
     "spectral_gather_kernel", "spectral_grad_kernel", "spectral_normalise_kernel", "spectral_product_kernel",
-    "up_conv_assemble_kernel", "up_conv_collect_kernel",
+    "up_conv_assemble_kernel", "up_conv_dot_kernel", "up_conv_grad_kernel",
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def config_of(steps: int, **log: object) -> Config:
             "model": SMALL,
             "loss": {"reconstruction": "l1"},
             "train": {"steps": steps, "batch": 4},
+            "precision": {"dtype": "fp32"},  # "auto" goes by the processor
             "engine": {"device": "cpu", "threads": 1},
             "log": {"tick": 2, "sample_count": 4, "tensorboard": False, "sample_every": 0, "checkpoint_every": 0} | log,
         }

@@ -35,6 +35,8 @@ HOT = (
     "spectral_grad_kernel",
     "spectral_normalise_kernel",
     "spectral_product_kernel",
+    "up_conv_assemble_kernel",
+    "up_conv_dot_kernel",
 )
 
 

@@ -22,7 +22,6 @@ from fastgan_engine.kernels import (
     norm_lrelu,
     sle,
     spectral,
-    up_conv,
 )
 from fastgan_engine.kernels.dispatch import assert_near, passes_self_test, self_test, summary, use_triton
 
@@ -30,7 +29,7 @@ CPU = torch.device("cpu")
 # Imported before any test, so that their self-tests are registered for good.
 OPS = (
     adam_ema, batch, conv_relu, conv_tap, diffaug, hinge, lpips_distance, lrelu_pool, norm_glu, norm_lrelu, sle,
-    spectral, up_conv,
+    spectral,
 )  # fmt: skip
 
 

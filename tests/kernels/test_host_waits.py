@@ -43,7 +43,10 @@ def run_conv_tap(impl):
 
 
 def run_up_conv(impl):
-    up_conv(empty_map(2, 8, 4, 4), empty_map(6, 8, 3, 3), method="transposed", impl=impl).sum().backward()
+    layer = SpectralLayer(empty_map(6, 8, 3, 3), torch.empty(6), torch.empty(72), upsampled=True)
+    batch = SpectralBatch([layer], impl=impl)
+    (kernel,) = batch.normalised(batch.step(), torch.float32)
+    up_conv(empty_map(2, 8, 4, 4), kernel).sum().backward()
 
 
 def run_spectral(impl):

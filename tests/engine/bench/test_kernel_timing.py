@@ -14,8 +14,8 @@ from fastgan_engine.kernels import adam_ema_kernels, spectral_plan
 from fastgan_engine.kernels.launch import Launch
 from tests.engine.small import small_config
 
-OPS = {"norm_glu", "norm_lrelu", "lrelu_pool", "sle", "diffaug", "conv_relu", "conv_tap", "up_conv", "hinge"}
-OF_ALL = {"spectral", "adam_ema", "batch"}
+OPS = {"norm_glu", "norm_lrelu", "lrelu_pool", "sle", "diffaug", "conv_relu", "conv_tap", "hinge"}
+OF_ALL = {"spectral", "up_conv", "adam_ema", "batch"}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,6 @@ def tiny(name: str) -> Launch:
         "conv_relu_kernel": {"x_ptr": (2, 16, 4, 5)},
         "conv_tap_kernel": {"x_ptr": (3, 16, 4, 5), "target_ptr": (2, 16, 4, 5)},
         "hinge_fwd_kernel": {"logits_ptr": (4, 10)},
-        "up_conv_assemble_kernel": {"weight_ptr": (6, 5, 3, 3)},
     }
     return SimpleNamespace(tensors={key: torch.empty(shape) for key, shape in shapes[name].items()})  # type: ignore[return-value]
 
@@ -123,7 +122,9 @@ def test_the_contenders_of_a_network_agree(build, small: Config) -> None:  # typ
         torch.manual_seed(0)
         case = build(small, torch.float32, "cpu")
         found.append([*results(case, contender), *(value.detach() for value in case.tensors.values())])
-    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+    for got, wanted in zip(*found, strict=True):
+        largest = wanted.abs().max().item() if wanted.dtype.is_floating_point else 0
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4 * max(1.0, largest))
 
 
 def test_bytes_of_a_norm_are_those_of_its_maps(launches: list[Launch]) -> None:

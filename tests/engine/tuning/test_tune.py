@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 
 from fastgan_engine import profiles
 from fastgan_engine.bench.data import Delivery
+from fastgan_engine.build import build_loss, build_state, build_step
 from fastgan_engine.cli import app
 from fastgan_engine.config import Config, resolve
 from fastgan_engine.errors import UserError
-from fastgan_engine.kernels import up_conv
+from fastgan_engine.kernels.up_conv import REFERENCE_FROM
+from fastgan_engine.step import EngineStep
 from fastgan_engine.tuning import trials, tune, up_convs
 from fastgan_engine.tuning.trials import Effort, Trial
 from tests.engine.small import small_config
@@ -24,7 +26,7 @@ EFFORT = Effort(seconds=60, iterations=1, trial_seconds=1)
 
 
 def layer(pixels: int, direct: float, transposed: float, count: int = 1) -> up_convs.Layer:
-    return up_convs.Layer(torch.Size([1, 1, 1, pixels]), torch.Size([1, 1, 3, 3]), count, direct, transposed)
+    return up_convs.Layer(up_convs.Shape((1, 1, 1, pixels), 1), count, direct, transposed)
 
 
 LAYERS = [layer(128, 1.0, 3.0), layer(512, 2.0, 2.5), layer(2048, 9.0, 4.0)]
@@ -54,12 +56,11 @@ def search(effort: Effort = EFFORT) -> tuple[tune.Tuned, list[Trial]]:
 def test_the_fastest_is_taken_where_it_wins_by_more_than_noise() -> None:
     found, told = search()
     assert found.settings["precision.dtype"] == "bf16"
-    assert found.settings["precision.channels_last"] is True
     assert found.settings["train.batch"] == 2  # the recipe's
     assert found.settings["data.workers"] == 2  # the fewest that keep up
     assert found.settings["engine.transposed_from"] == 2048
     assert found.trials == told
-    assert {trial.axis for trial in told} == {"start", "precision", "threads", "layout", "up_conv", "batch", "workers"}
+    assert {trial.axis for trial in told} == {"start", "precision", "threads", "up_conv", "batch", "workers"}
     assert "bf16 40" in found.reasons["precision.dtype"]
 
 
@@ -81,7 +82,7 @@ def test_what_was_timed_while_the_machine_was_busy_is_timed_again(monkeypatch: p
     monkeypatch.setattr(trials, "engine_step_ms", busy_at_first)
     found, _ = search()
     before = small_config(precision={"dtype": "fp32"}).values()
-    for key in ("engine.threads", "precision.dtype", "precision.channels_last"):
+    for key in ("engine.threads", "precision.dtype"):
         assert found.settings[key] == before[key]
 
 
@@ -99,7 +100,7 @@ def test_every_axis_has_its_share_however_slow_the_trials(monkeypatch: pytest.Mo
     monkeypatch.setattr(tune.time, "perf_counter", lambda: clock[0])
     _, told = search(Effort(seconds=90, iterations=1, trial_seconds=4))
     tried = {trial.axis for trial in told if trial.note != tune.NO_TIME}
-    assert tried == {"start", "precision", "threads", "layout", "up_conv", "batch", "workers"}
+    assert tried == {"start", "precision", "threads", "up_conv", "batch", "workers"}
     assert clock[0] <= 90 + 12
 
 
@@ -128,10 +129,10 @@ def test_what_fails_is_noted_and_not_taken(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_rule_takes_least_time_in_all() -> None:
-    assert up_convs.best_rule(LAYERS) == 2048
-    assert up_convs.best_rule([layer(128, 1, 3), layer(512, 3, 2), layer(2048, 9, 4)]) == up_conv.TRANSPOSED_FROM
-    assert up_convs.best_rule([layer(64, 1, 9), layer(4096, 1, 9)]) == 4097  # never
-    assert up_convs.best_rule([layer(64, 9, 1), layer(4096, 9, 1)]) == 64  # always
+    assert up_convs.best_rule(LAYERS, 256) == 2048
+    assert up_convs.best_rule([layer(128, 1, 3), layer(512, 3, 2), layer(2048, 9, 4)], 256) == 256
+    assert up_convs.best_rule([layer(64, 1, 9), layer(4096, 1, 9)], 256) == 4097  # never
+    assert up_convs.best_rule([layer(64, 9, 1), layer(4096, 9, 1)], 256) == 64  # always
 
 
 def test_every_up_convolution_of_a_step_is_timed() -> None:
@@ -143,16 +144,20 @@ def test_every_up_convolution_of_a_step_is_timed() -> None:
     assert all(one.direct > 0 and one.transposed > 0 for one in found)
 
 
-def test_the_rule_of_a_configuration_is_what_the_kernels_go_by() -> None:
-    from fastgan_engine.build import set_backends
-
-    x = torch.empty(1, 1, 32, 32)
-    try:
-        set_backends(small_config(engine={"transposed_from": 4096}))
-        assert not up_conv.transposed_pays(x)
-    finally:
-        set_backends(small_config())
-    assert up_conv.transposed_pays(x)
+@pytest.mark.parametrize(("rule", "transposed"), [(None, 8), (1 << 30, 0), (1, 10), (2 * 16**2, 5)])
+def test_the_rule_of_a_configuration_is_what_the_step_goes_by(rule: int | None, transposed: int) -> None:
+    """At 64, batch 2: G's blocks from 4, 8, 16 and 32, and three decoders from 8 and 16; from 256 pixels by default."""
+    config = small_config(engine={"transposed_from": rule})
+    state = build_state(config, torch.device("cpu"), torch.float32)
+    step = build_step(config, state, build_loss(config), torch.float32)
+    assert isinstance(step, EngineStep)
+    chosen = [*step.weights_g.transposed, *step.weights_d.transposed]
+    expected = [p for p in [2 * side**2 for side in (4, 8, 16, 32, *3 * (8, 16))] if p >= (rule or REFERENCE_FROM)]
+    assert len(chosen) == len(expected) == (transposed if rule else len(expected))
+    weights = step.weights_g.ready(grad=False)
+    assert {
+        name for name, w in weights.items() if name.endswith(".1") and w.shape[-1] == 4
+    } >= step.weights_g.transposed
 
 
 @pytest.mark.usefixtures("measured")
