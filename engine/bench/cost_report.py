@@ -1,4 +1,4 @@
-"""``bench cost`` and ``bench ablation``: the counted cost as tables and as JSON."""
+"""``bench cost``: the counted cost as tables and as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -148,32 +148,3 @@ def _by_operation(counted: Cost) -> Table:
             f"{gbytes / counted.gbytes:.1%}",
         )
     return table
-
-
-def ablation_command(config: Config, json_file: Path | None = None) -> None:
-    """Counts the engine with each of its switches off in turn."""
-    from fastgan_engine.bench.ablation import ablate
-
-    counted = ablate(config, DTYPES[config.precision.dtype])
-    console = Console()
-    console.print(
-        f"one iteration at {config.model.im_size}, batch {config.train.batch}, counted on fake tensors, "
-        "with one opportunity switched off in turn"
-    )
-    table = figures_table("without", "ops", "GFLOP", "GB", "worth: ops", "GFLOP", "GB")
-    full = counted["nothing"]
-    for name, one in counted.items():
-        table.add_row(
-            name,
-            f"{one.ops:,}",
-            f"{one.gflop:,.0f}",
-            f"{one.gbytes:,.2f}",
-            f"{one.ops - full.ops:+,}",
-            f"{one.gflop - full.gflop:+,.0f}",
-            f"{one.gbytes - full.gbytes:+,.2f}",
-        )
-    console.print(table)
-    if json_file is not None:
-        values = {name: {"ops": one.ops, "gflop": one.gflop, "gbytes": one.gbytes} for name, one in counted.items()}
-        json_file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        console.print(f"wrote {json_file}")

@@ -47,13 +47,18 @@ class FastReconstruction:
             return torch.stack([self.loss(image.float(), target.float()) for image, target in pairs]).sum()
         # Image n is compared with target n modulo their number: the big and the small one with the first.
         big, small, part_image = images
-        made, targets = self._seen([big, part_image, small]), self._seen([whole, quarter])
+        made, targets = self._seen([big, part_image, small]), self._seen(self.distinct(whole, quarter))
         if self.loss.kind == "lpips-vgg":
             return self._through_vgg(made, targets)
         with torch.no_grad():
             wanted = self._features(targets)
         compared = zip(self._features(made), wanted, self._linear_weights(), strict=True)
         return torch.cat([lpips_distance(a, b, linear, impl=self.impl) for a, b, linear in compared]).sum()
+
+    @staticmethod
+    def distinct(whole: Tensor, quarter: Tensor) -> list[Tensor]:
+        """The targets of the big and the part reconstruction; the small one's is the first again."""
+        return [whole, quarter]
 
     def _seen(self, images: list[Tensor]) -> Tensor:
         """Images in [-1, 1] as the trunk sees them: one batch of three standardised channels."""

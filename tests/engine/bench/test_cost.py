@@ -181,14 +181,14 @@ MOVED = 1.1
 def quick_bytes() -> Callable[[Launch], float]:
     """A near bound on what a launch moves: counting them all takes a minute.
 
-    Of spectral norm's kernels the first launch is counted and stands for the others, program by program.
+    Of kernels over all of a network the first launch is counted and stands for the others, program by program.
     """
     of_a_program: dict[str, float] = {}
 
     def count(launch: Launch) -> float:
         if all(contents(tensor) is None for tensor in launch.tensors.values()):
             return MOVED * sum(map(tensor_bytes, launch.tensors.values()))
-        if not launch.name.startswith("spectral"):
+        if not launch.name.startswith(("spectral", "up_conv")):
             return traffic(launch).moved
         if launch.name not in of_a_program:
             of_a_program[launch.name] = traffic(launch).moved / launch.grid[0]
@@ -198,21 +198,21 @@ def quick_bytes() -> Callable[[Launch], float]:
 
 
 def test_the_engine_costs_little_at_256() -> None:
-    """Bytes by their target; FLOP miss theirs, 1,200 G, by 0.5 %, operations theirs, 800, by far."""
+    """The targets."""
     engine = cost(resolve(), "engine", launch_bytes=quick_bytes())
     assert engine.gbytes < 15
-    assert engine.gflop < 1210
-    assert engine.ops < 950
+    assert engine.gflop < 1200
+    assert engine.ops < 800
     adam = sum(op.bytes for op in engine.operations if op.name == "adam_ema_kernel")
     # Weights, moments and averages read and written, gradients read; D has no averages.
     assert adam == pytest.approx(FP32 * (9 * 29.13e6 + 7 * 11.53e6), rel=0.01)
 
 
 def test_the_engine_costs_little_at_1024() -> None:
-    """FLOP by their target; operations miss theirs, 850."""
+    """The targets."""
     engine = cost(resolve(flags={"model.im_size": 1024}), "engine", launch_bytes=lambda launch: 0)
     assert engine.gflop < 1400
-    assert engine.ops < 1010
+    assert engine.ops < 850
 
 
 def test_equal_launches_are_counted_once_and_alike() -> None:
