@@ -53,6 +53,11 @@ def load_run(path: Path | str, device: torch.device | str = "cpu") -> Run:
 
 def _load_folder(folder: RunFolder, device: torch.device | str) -> Run:
     latest = folder.latest_snapshot()
+    if latest is None and folder.single_image.is_file():
+        raise UserError(
+            f"{folder.path} is a run on one image, which has no latents; use it with `fastgan-engine single generate`, "
+            f"retarget, animate, harmonize or edit"
+        )
     if latest is None:
         raise UserError(
             f"{folder.path} holds no snapshot ({folder.snapshots.name}/step-N{SNAPSHOT_SUFFIX}); training writes one "

@@ -74,6 +74,11 @@ class RunFolder:
         """Folder of the decoders' grids."""
         return self.path / "reconstructions"
 
+    @property
+    def single_image(self) -> Path:
+        """The training image of a run on one image, which no other run has."""
+        return self.path / "image.png"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{_name(step)}{CHECKPOINT_SUFFIX}"
 

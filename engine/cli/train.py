@@ -10,6 +10,7 @@ from fastgan_engine.errors import UserError
 
 if TYPE_CHECKING:
     from fastgan_engine.config import Config, Resolution
+    from fastgan_engine.run_folder import RunFolder
     from fastgan_engine.screen import Screen
 
 AUTO = "auto"
@@ -159,7 +160,7 @@ def _start_in(folder: Path) -> _Start:
     from fastgan_engine.run_folder import RunFolder
 
     run = RunFolder(folder)
-    return _Start(folder, run.latest_checkpoint(), run.config if run.config.is_file() else None)
+    return _start(run, run.latest_checkpoint())
 
 
 def _start_at(checkpoint: Path) -> _Start:
@@ -168,6 +169,12 @@ def _start_at(checkpoint: Path) -> _Start:
     run = RunFolder(checkpoint.absolute().parent.parent)
     if checkpoint.absolute() not in run.all_checkpoints():
         raise UserError(f"--resume: {checkpoint} lies in no run; put it back, as RUN/checkpoints/step-N.pt")
+    return _start(run, checkpoint)
+
+
+def _start(run: "RunFolder", checkpoint: Path | None) -> _Start:
+    if run.single_image.is_file():
+        raise UserError(f"{run.path} holds a run on one image; go on with it by `fastgan-engine single train`")
     return _Start(run.path, checkpoint, run.config if run.config.is_file() else None)
 
 

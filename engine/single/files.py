@@ -38,11 +38,6 @@ class SingleRun:
     state: SingleState
 
 
-def image_path(folder: RunFolder) -> Path:
-    """The training image, as it was trained on."""
-    return folder.path / "image.png"
-
-
 def save_single_checkpoint(folder: RunFolder, state: SingleState, *, keep: int, config: str, image_hash: str) -> Path:
     """Writes the checkpoint of ``state.step``, then removes all but the last ``keep``. Whole or absent."""
     path = folder.checkpoint(state.step)
@@ -73,7 +68,7 @@ def load_single(path: Path, use: str, device: torch.device) -> SingleRun:
     """
     folder = RunFolder(path)
     checkpoint = folder.latest_checkpoint()
-    if checkpoint is None or not folder.config.is_file() or not image_path(folder).is_file():
+    if checkpoint is None or not folder.config.is_file() or not folder.single_image.is_file():
         raise UserError(
             f"{path} is no run on one image; train one with `fastgan-engine single train IMAGE --out {path}`"
         )
@@ -92,7 +87,7 @@ def load_single(path: Path, use: str, device: torch.device) -> SingleRun:
             f"{path} has only reached stage {state.stage + 1} of {single.stage_count}; go on with "
             f"`fastgan-engine single train {single.image} --resume auto --out {path}`"
         )
-    image = Image.open(image_path(folder)).convert("RGB")
+    image = Image.open(folder.single_image).convert("RGB")
     sizes = stage_sizes((image.height, image.width), single)
     model = SingleModel(single, state.networks.generator, image, sizes, state.fixed, state.amplitudes)
     return SingleRun(config, model, state)

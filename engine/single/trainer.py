@@ -24,7 +24,7 @@ from fastgan_engine.run_folder import RunFolder
 from fastgan_engine.run_log import RunLog
 from fastgan_engine.screen import QuietScreen, Screen
 from fastgan_engine.single.applications import SingleModel, sample
-from fastgan_engine.single.files import image_path, load_single_checkpoint, save_single_checkpoint
+from fastgan_engine.single.files import load_single_checkpoint, save_single_checkpoint
 from fastgan_engine.single.inputs import Inputs
 from fastgan_engine.single.iteration import SingleIteration
 from fastgan_engine.single.pyramid import at_size, build_pyramid, stage_sizes, to_pixels
@@ -164,7 +164,7 @@ class SingleTrainer:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder.config) as temporary:
             temporary.write_text(self.config.to_toml(), encoding="utf-8")
-        with atomic_write(image_path(self.folder)) as temporary:
+        with atomic_write(self.folder.single_image) as temporary:
             self.image.save(temporary, format="PNG")
         only = OneImage(self.image_hash)
         record_start(self.folder, only, step=self.state.step, device=self.device, dtype=self.dtype)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from fastgan_engine.cli import app
 from fastgan_engine.errors import UserError
+from fastgan_engine.run_folder import RunFolder
 from tests.engine.single.small import picture
 
 SMALL = [
@@ -110,6 +111,17 @@ def test_an_unfinished_or_taken_folder(images: dict[str, Path], runs: dict[str, 
     assert "resumed from" in result.output
     with pytest.raises(UserError, match="trained for generate, which does not serve animate"):
         run("single", "animate", runs["generate"])
+
+
+def test_commands_for_runs_on_many_images_say_what_it_is(runs: dict[str, Path]) -> None:
+    with pytest.raises(
+        UserError, match="is a run on one image, which has no latents; use it with `fastgan-engine single"
+    ):
+        run("sample", runs["generate"])
+    checkpoint = RunFolder(runs["generate"]).latest_checkpoint()
+    for named in (runs["generate"], checkpoint):
+        with pytest.raises(UserError, match="holds a run on one image; go on with it by `fastgan-engine single train`"):
+            run("train", "--resume", named, "--device", "cpu")
 
 
 def test_dry_run_shows_where_settings_come_from(images: dict[str, Path], tmp_path: Path) -> None:
