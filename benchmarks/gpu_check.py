@@ -78,6 +78,7 @@ def parts(out: Path) -> list[Part]:
         Part("kernels", bench("kernels", "kernels"), 90, (*CORE, "triton")),
         capped(8, 256),
         capped(4, 1024),
+        Part("ablation", bench("ablation", "ablation", "--no-count", "--iterations", "10"), 240, (*LPIPS, "triton")),
     ]
 
 

@@ -14,12 +14,15 @@ from fastgan_engine.config import Config
 from fastgan_engine.hardware import describe_device
 
 
-def ablation_command(config: Config, *, iterations: int) -> dict[str, Any]:
-    """Counts the engine with each opportunity off in turn, and unless ``iterations`` is 0 times it so; the figures."""
+def ablation_command(config: Config, *, count: bool = True, iterations: int = 0) -> dict[str, Any]:
+    """Counts the engine with each opportunity off in turn, and times it with so many iterations; the figures."""
     aside = Console(stderr=True)
     with aside.status("") as status:
-        counted = ablate(config, DTYPES[config.precision.dtype], lambda name: status.update(f"counting without {name}"))
-        times = {}
+        counted: dict[str, Cost] = {}
+        times: dict[str, float] = {}
+        if count:
+            dtype = DTYPES[config.precision.dtype]
+            counted = ablate(config, dtype, lambda name: status.update(f"counting without {name}"))
         if iterations:
             times = time_ablation(config, iterations, lambda name: status.update(f"timing without {name}"))
     _print(config, counted, times)
@@ -29,34 +32,35 @@ def ablation_command(config: Config, *, iterations: int) -> dict[str, Any]:
 def _print(config: Config, counted: Mapping[str, Cost], times: Mapping[str, float]) -> None:
     console = Console()
     console.print(
-        f"one iteration at {config.model.im_size}, batch {config.train.batch}: counted on fake tensors"
+        f"one iteration at {config.model.im_size}, batch {config.train.batch}"
+        + (", counted on fake tensors" if counted else "")
         + (f", timed on {describe_device(config)}" if times else "")
-        + "; what each opportunity is worth"
+        + ": the whole engine, and what is added without each opportunity"
     )
     table = figures_table("without", "ops", "GFLOP", "GB", *(["ms"] if times else []))
-    full = counted[NOTHING]
+    full = counted.get(NOTHING)
     for name in dict.fromkeys([*counted, *times]):
         one, ms = counted.get(name), times.get(name)
         figures = ["", "", ""]
-        if one is full:
-            figures = [f"{full.ops:,}", f"{full.gflop:,.0f}", f"{full.gbytes:,.2f}"]
-        elif one is not None:
-            figures = [_change(one.ops - full.ops, ",d"), _change(one.gflop - full.gflop, ",.0f")]
-            figures.append(_change(one.gbytes - full.gbytes, ",.2f"))
+        if one is not None and name == NOTHING:
+            figures = [f"{one.ops:,}", f"{one.gflop:,.0f}", f"{one.gbytes:,.2f}"]
+        elif one is not None and full is not None:
+            figures = [
+                f"{one.ops - full.ops:+,}",
+                f"{one.gflop - full.gflop:+,.0f}",
+                f"{one.gbytes - full.gbytes:+,.2f}",
+            ]
         if times:
             figures.append(_ms(name, ms, times[NOTHING]))
         table.add_row(name, *figures)
     console.print(table)
 
 
-def _change(value: float, form: str) -> str:
-    return f"{value:+{form}}"
-
-
 def _ms(name: str, ms: float | None, whole: float) -> str:
     if ms is None:
         return ""
-    return f"{ms:,.4g}" if name in (NOTHING, AGAIN) else f"{ms - whole:+,.3g}"
+    digits = 0 if whole >= 1000 else 2
+    return f"{ms:,.{digits}f}" if name in (NOTHING, AGAIN) else f"{ms - whole:+,.{digits}f}"
 
 
 def as_json(config: Config, counted: Mapping[str, Cost], times: Mapping[str, float]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def ablation(
     dtype: CountedDtype = None,
     device: Device = None,
     settings: Settings = None,
+    counted: Annotated[bool, typer.Option("--count/--no-count", help="Count it; a few minutes.")] = True,
     timed: Annotated[
         bool | None, typer.Option("--time/--no-time", help="Also time it; by default where there is a GPU.")
     ] = None,
@@ -51,7 +52,9 @@ def ablation(
 
     if timed is None:
         timed = pick_device(config.engine.device).type == "cuda"
-    values = ablation_command(config, iterations=iterations if timed else 0)
+    if not (counted or timed):
+        raise UserError("--no-count without --time leaves nothing to do")
+    values = ablation_command(config, count=counted, iterations=iterations if timed else 0)
     if json_file is not None:
         write_json(json_file, values)
 

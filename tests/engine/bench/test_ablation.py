@@ -99,7 +99,7 @@ def test_the_command_shows_and_writes_what_it_found(tmp_path: Path, monkeypatch:
     assert "timed on" not in counted_only.output
     timed = CliRunner().invoke(app, [*arguments, "--time"])
     assert "timed on cpu" in timed.output
-    assert "+0.5" in timed.output
+    assert "+0.50" in timed.output
     off = json.loads(file.read_text())["off"]
     assert off["fused hinge"] == {"ops": 0, "gflop": 0, "gbytes": 0, "ms": 10.5}
     assert off[GRAPH] == {"ms": 12.0}
