@@ -12,6 +12,8 @@ from fastgan_engine.config import Config
 from fastgan_engine.config.single import SingleConfig
 from fastgan_engine.errors import UserError
 from fastgan_engine.fast.weights import SpectralWeights
+from fastgan_engine.hardware import pick_device
+from fastgan_engine.host_memory import keep_freed_memory
 from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.networks import Discriminator, Generator
 from fastgan_engine.reconstruction import ReconstructionLoss
@@ -22,9 +24,11 @@ INITIAL_POWER_ITERATIONS = 5
 
 
 def set_backends(config: Config | SingleConfig) -> None:
-    """Sets what PyTorch keeps for the whole process as a run under ``config`` has it."""
+    """Sets what PyTorch and the C library keep for the whole process as a run under ``config`` has it."""
     if config.engine.threads is not None:
         torch.set_num_threads(config.engine.threads)
+    if pick_device(config.engine.device).type == "cpu":
+        keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = config.precision.tf32
     torch.backends.cudnn.allow_tf32 = config.precision.tf32
     torch.backends.cudnn.benchmark = True

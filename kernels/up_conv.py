@@ -28,8 +28,8 @@ from fastgan_engine.kernels.arguments import MAP_DTYPES, check, check_device, ch
 # Taps along an axis: of a weight, of an assembled kernel.
 WEIGHT_TAPS, KERNEL_TAPS = 3, 4
 # From this many pixels of x in the whole batch the transposed form wins. Where Triton assembles: by the counted cost
-# (``bench cost``). G's first one at batch 8, 128 pixels and 1024 to 1024 channels, saves 16 GFLOP an iteration and moves
-# 87 MB more: even by the model, within 0.4 % of a step on every card.
+# (``bench cost``). G's first one at batch 8, 128 pixels and 1024 to 1024 channels, saves 16 GFLOP an iteration and
+# moves 87 MB more: even by the model, within 0.4 % of a step on every card.
 TRITON_FROM = 128
 # Where PyTorch assembles: timed, forward and backward in ms on one CPU thread (AVX-512, torch 2.14, channels-last):
 #
