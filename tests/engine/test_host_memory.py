@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the second use of a large tensor's memory costs next to no page faults."""
+"""Freed memory stays with the process: using a large tensor's memory again costs next to no page faults."""
 
 import subprocess
 import sys
@@ -18,11 +18,10 @@ def use():
     torch.ones(256 << 18)  # 256 MiB
     return faults() - before
 
-use()
-mapped = use()
+mapped = min(use() for _ in range(6))
 kept = keep_freed_memory()
-use()
-print(int(kept), mapped, use())
+# Not each use finds what the one before has left: a small allocation may lie in the way.
+print(int(kept), mapped, min(use() for _ in range(6)))
 """
 
 
