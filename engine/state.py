@@ -31,7 +31,11 @@ def update_ema(ema: nn.Module, live: nn.Module, decay: float, *, weights: bool =
     of spectral norm (``weight_u``, ``weight_v``) are of unit length, so that only a copy makes sense.
     """
     torch._foreach_lerp_(_averaged(ema, weights), _averaged(live, weights), 1 - decay)
-    torch._foreach_copy_(_copied(ema), _copied(live))
+    # Apart by dtype: of mixed ones PyTorch makes a copy a tensor.
+    pairs = list(zip(_copied(ema), _copied(live), strict=True))
+    for dtype in dict.fromkeys(target.dtype for target, _ in pairs):
+        alike = [pair for pair in pairs if pair[0].dtype == dtype]
+        torch._foreach_copy_([target for target, _ in alike], [source for _, source in alike])
 
 
 def _averaged(network: nn.Module, weights: bool) -> list[Tensor]:

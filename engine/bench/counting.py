@@ -2,8 +2,8 @@
 
 An operation is an ATen operation as it reaches the device, after autograd and after composite ones have come apart, or
 one launch of a Triton kernel. Views, allocations and questions about a tensor cost nothing and do not count. A
-multi-tensor operation (``_foreach_*``, ``_fused_*``) is one operation with all its tensors, convolution backward one
-with both gradients.
+multi-tensor operation (``_foreach_*``, ``_fused_*``) is one operation with all its tensors, or as many where these
+differ in dtype or layout; convolution backward is one with both gradients.
 
 FLOP are those of ``torch.utils.flop_counter``: matrix products and convolutions, multiply-add = 2. Bytes: each distinct
 input tensor read once and each output written once, whatever a cache would save; expanded dimensions are read once;
@@ -149,7 +149,8 @@ class _Counter(TorchDispatchMode):
         if _computes(func, out):
             flop = flop_registry.get(func._overloadpacket)
             work = flop(*args, **kwargs, out_val=out) if flop else 0
-            self.operations.append(Op(_name(func), work, _moved(func, args, kwargs, out)))
+            moved, parts = _moved(func, args, kwargs, out), _parts(func, args)
+            self.operations += [Op(_name(func), work // parts, moved // parts)] * parts
         return out
 
 
@@ -177,6 +178,17 @@ def _moved(func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], out: A
         if not (argument.is_out or (unread and index == 0)):
             read |= tensors
     return sum(read.values()) + sum(written.values())
+
+
+def _parts(func: OpOverload, args: Sequence[Any]) -> int:
+    """How many operations it is: a multi-tensor one is one only where its tensors are alike, as on CUDA."""
+    lists = [arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)]
+    if not (_name(func).startswith("_foreach_") and lists):
+        return 1
+    dtypes = [{tensor.dtype for tensor in tensors} for tensors in lists]
+    strides = [[(tuple(tensor.shape), tensor.stride()) for tensor in tensors] for tensors in lists]
+    alike = all(len(own) == 1 for own in dtypes) and all(own == strides[0] for own in strides)
+    return 1 if alike else len(lists[0])
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -92,6 +92,16 @@ class TestCountingRule:
         operations = counted(lambda: operation(torch.empty(10), torch.empty(10)))
         assert total(operations) == (1, 0, accesses * 10 * FP32)
 
+    def test_a_multi_tensor_operation_on_unlike_tensors_falls_apart(self) -> None:
+        """As PyTorch's own on CUDA does."""
+
+        def copy(*dtypes: torch.dtype) -> None:
+            made = [[torch.empty(10, dtype=dtype) for dtype in dtypes] for _ in range(2)]
+            torch._foreach_copy_(*made)
+
+        assert total(counted(lambda: copy(torch.float32, torch.float32))) == (1, 0, 4 * 10 * FP32)
+        assert total(counted(lambda: copy(torch.float32, torch.int64))) == (2, 0, 2 * 10 * (FP32 + 8))
+
     def test_views_allocations_and_questions_are_free(self) -> None:
         def free() -> None:
             x = torch.empty(4, 6)
