@@ -7,45 +7,63 @@ from fastgan_engine.kernels.adam_ema import AdamEma
 from fastgan_engine.kernels.diffaug import diffaug, draw_diffaug
 from fastgan_engine.kernels.hinge import draw_margins, hinge
 from fastgan_engine.kernels.spectral import SpectralBatch, SpectralLayer
+from fastgan_engine.kernels.up_conv import up_conv
 
-pytestmark = pytest.mark.gpu
 WARM_UP, REPLAYS = 3, 4
 
 
 class Step:
-    """Spectral norm, a loss on augmented images, backward, inf check and Adam: one iteration of a toy discriminator."""
+    """One iteration of a toy discriminator with an up-convolution before it: spectral norms, a loss on augmented
+    images, backward, inf check and Adam. Gradients are found by their addresses, which autograd chooses.
+    """
 
-    def __init__(self):
-        generator = torch.Generator("cuda").manual_seed(0)
+    def __init__(self, device: str) -> None:
+        generator = torch.Generator(device).manual_seed(0)
 
         def normal(*shape):
-            return torch.randn(*shape, generator=generator, device="cuda")
+            return torch.randn(*shape, generator=generator, device=device)
 
-        weight = normal(8, 4, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
-        self.images = normal(2, 4, 16, 16).contiguous(memory_format=torch.channels_last)
-        self.params = draw_diffaug(2, 16, 16, "color,translation,cutout", generator=generator, device="cuda")
+        def channels_last(*shape):
+            return normal(*shape).contiguous(memory_format=torch.channels_last)
+
+        self.dtype = torch.float16 if device == "cuda" else torch.float32
+        self.images = channels_last(2, 4, 8, 8).to(self.dtype)
+        self.params = draw_diffaug(2, 16, 16, "color,translation,cutout", generator=generator, device=device)
         self.margins = draw_margins(normal(2, 8 * 14 * 14), generator)
-        self.weight, self.ema = weight, weight.detach().clone()
-        self.layer = SpectralLayer(weight, normal(8), normal(36))
-        self.batch = SpectralBatch([self.layer], impl="triton")
-        self.optimizer = AdamEma([weight], 0.01, (0.5, 0.999), emas=[self.ema], impl="triton")
+        self.weights = [channels_last(4, 4, 3, 3).requires_grad_(), channels_last(8, 4, 3, 3).requires_grad_()]
+        self.emas = [weight.detach().clone() for weight in self.weights]
+        self.layers = [
+            SpectralLayer(weight, normal(weight.shape[0]), normal(36), upsampled=index == 0)
+            for index, weight in enumerate(self.weights)
+        ]
+        self.batch = SpectralBatch(self.layers, impl="triton")
+        self.optimizer = AdamEma(self.weights, 0.01, (0.5, 0.999), emas=self.emas, impl="triton")
 
-    def __call__(self):
-        self.weight.grad = None
-        (weight,) = self.batch.normalised(self.batch.step(), torch.float16)
-        images = diffaug(self.images, self.params, impl="triton").half()
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        kernel, weight = self.batch.normalised(self.batch.step(), self.dtype)
+        images = diffaug(up_conv(self.images, kernel), self.params, impl="triton")
         logits = torch.nn.functional.conv2d(images, weight)
         hinge(logits.flatten(1), *self.margins, impl="triton").sum().backward()
         self.optimizer.step(found_inf=self.optimizer.find_inf())
 
-    def state(self):
-        optimizer = self.optimizer.state[self.weight]
-        moments = (optimizer["exp_avg"], optimizer["exp_avg_sq"], optimizer["step"])
-        return [self.weight.detach(), self.ema, self.layer.u, self.layer.v, *moments]
+    def state(self) -> list[torch.Tensor]:
+        moments = [value for weight in self.weights for value in self.optimizer.state[weight].values()]
+        vectors = [vector for layer in self.layers for vector in (layer.u, layer.v)]
+        return [*(weight.detach() for weight in self.weights), *self.emas, *vectors, *moments]
 
 
-def test_replays_equal_eager_steps():
-    eager, captured = Step(), Step()
+def test_eager_steps_move_everything() -> None:
+    step = Step("cpu")
+    before = [tensor.clone() for tensor in step.state()]
+    step()
+    assert all(not torch.equal(a, b) for a, b in zip(step.state(), before, strict=True))
+    assert all(tensor.isfinite().all() for tensor in step.state())
+
+
+@pytest.mark.gpu
+def test_replays_equal_eager_steps() -> None:
+    eager, captured = Step("cuda"), Step("cuda")
     for _ in range(WARM_UP + REPLAYS):
         eager()
     stream = torch.cuda.Stream()
@@ -61,8 +79,10 @@ def test_replays_equal_eager_steps():
         graph.replay()
     for got, expected in zip(captured.state(), eager.state(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    assert captured.optimizer.state[captured.weight]["step"].item() == WARM_UP + REPLAYS
+    steps = {captured.optimizer.state[weight]["step"].item() for weight in captured.weights}
+    assert steps == {WARM_UP + REPLAYS}
     # An eager step after the capture finds its own gradients again.
     captured()
     eager()
-    torch.testing.assert_close(captured.weight.detach(), eager.weight.detach(), rtol=1e-4, atol=1e-5)
+    for got, expected in zip(captured.state(), eager.state(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
