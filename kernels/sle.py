@@ -5,13 +5,15 @@
 The multiplication, sigmoid included, is part of ``norm_glu`` and ``norm_lrelu``, which make the high-resolution maps.
 
 pool4 is the adaptive average pool to 4 x 4, so that the 4x4 convolution W4 is a matrix product of [B, 16 C_low] with
-[16 C_low, C_high], and the 1x1 convolution W1 another: both by cuBLAS. Bin i of 4 covers the rows floor(i H / 4) to
-ceil((i + 1) H / 4). Bins overlap where 4 does not divide H: the backward pass goes over the cells in which the set of
-covering bins is constant, so that each pixel is written once. Swish is one small elementwise call between the products,
-with no pass over a map to be fused into.
+[16 C_low, C_high], by cuBLAS. Bin i of 4 covers the rows floor(i H / 4) to ceil((i + 1) H / 4). Bins overlap where 4
+does not divide H: the backward pass goes over the cells in which the set of covering bins is constant, so that each pixel
+is written once. The 1x1 convolution W1 is a product of [B, C_high] with a small square matrix: for a batch of images one
+pass over the matrix, with swish on the way in; one pass backward gives both gradients.
+
+Saved for backward: the pooled map and h = W4 pool4(low); swish is computed again.
 
 Layout: channels-last. Bytes, e an element: the pool reads low once and its backward pass writes it once (C_low h w e an
-image).
+image); W1 is read once each way, and its gradient written.
 
 Source: FastGAN (arXiv 2101.04775), section 3.1; its text says LeakyReLU, the released code, followed here, uses swish.
 """
@@ -26,93 +28,24 @@ from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import check, check_device, check_map, check_shape
 from fastgan_engine.kernels.dispatch import Impl, compare_with_reference, probe, self_test, use_triton
-from fastgan_engine.kernels.launch import cdiv, jit, launch, tl
-from fastgan_engine.kernels.tiling import columns_of, load_map, tiling
+from fastgan_engine.kernels.launch import cdiv, launch, next_power_of_2
+from fastgan_engine.kernels.sle_kernels import (
+    _excite_gradient_kernel,
+    _excite_kernel,
+    _pool4_gradient_kernel,
+    _pool4_kernel,
+)
+from fastgan_engine.kernels.tiling import tiling
 
 BINS = 4
+# Elements of W1 that one program holds.
+MATRIX_TILE = 4096
 
 
 def sle_reference(low: Tensor, w4: Tensor, w1: Tensor) -> Tensor:
     """``sle`` in plain PyTorch."""
     hidden = F.silu(F.conv2d(F.adaptive_avg_pool2d(low, BINS), w4.to(low.dtype)))
     return F.conv2d(hidden, w1.to(low.dtype)).flatten(1)
-
-
-@jit
-def _bin_start(index, size):
-    return index * size // 4
-
-
-@jit
-def _bin_stop(index, size):
-    return ((index + 1) * size + 3) // 4
-
-
-@jit(unspecialised=("units", "height", "width"))
-def _pool4_kernel(
-    low_ptr, pooled_ptr, units, height, width,
-    UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """The pixels of one bin; ``pooled_ptr``: [image, bin, channel]."""
-    channels = units * UNIT
-    image, square = tl.program_id(2) // 16, tl.program_id(2) % 16
-    top, left = _bin_start(square // 4, height), _bin_start(square % 4, width)
-    bin_width = _bin_stop(square % 4, width) - left
-    size = (_bin_stop(square // 4, height) - top) * bin_width
-    low_ptr += image.to(tl.int64) * height * width * channels
-    cols, in_cols = columns_of(channels, COLS)
-    total = tl.zeros((ROWS, COLS), tl.float32)
-    for start in range(0, size, ROWS):
-        r = start + tl.arange(0, ROWS)
-        pixels = (top + r // bin_width) * width + left + r % bin_width
-        total += load_map(low_ptr, pixels[:, None] * channels + cols[None, :], (r < size)[:, None] & in_cols[None, :])
-    mean = tl.sum(total, axis=0) / size
-    tl.store(pooled_ptr + tl.program_id(2) * channels + cols, mean.to(pooled_ptr.dtype.element_ty), mask=in_cols)
-
-
-@jit
-def _cell(index, size, CELLS: tl.constexpr):
-    """First and last of the rows whose covering bins are those of cell ``index``: the bins, or where they overlap 7.
-
-    Even ones of 7 lie in one bin alone, odd ones between two. Below 4 rows cells coincide: they write the same values.
-    """
-    if CELLS == 4:
-        return _bin_start(index, size), _bin_stop(index, size)
-    own = index // 2
-    alone = index % 2 == 0
-    start = tl.where(alone, (own * size + 3) // 4, _bin_start(own + 1, size))
-    return start, tl.where(alone, _bin_start(own + 1, size), _bin_stop(own, size))
-
-
-@jit(unspecialised=("units", "height", "width", "chunk_rows"))
-def _pool4_gradient_kernel(
-    grad_ptr, grad_low_ptr, units, height, width, chunk_rows,
-    CELLS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """One chunk of the pixels of one cell, all of which have the same gradient."""
-    channels = units * UNIT
-    chunk, image, cell = tl.program_id(1), tl.program_id(2) // (CELLS * CELLS), tl.program_id(2) % (CELLS * CELLS)
-    top, bottom = _cell(cell // CELLS, height, CELLS)
-    left, right = _cell(cell % CELLS, width, CELLS)
-    cols, in_cols = columns_of(channels, COLS)
-    square = tl.arange(0, 16)
-    y0, y1 = _bin_start(square // 4, height), _bin_stop(square // 4, height)
-    x0, x1 = _bin_start(square % 4, width), _bin_stop(square % 4, width)
-    covers = (y0 <= top) & (top < y1) & (x0 <= left) & (left < x1)
-    offsets = (image * 16 + square)[:, None] * channels + cols[None, :]
-    grad = tl.load(grad_ptr + offsets, mask=covers[:, None] & in_cols[None, :], other=0.0).to(tl.float32)
-    grad = tl.sum(grad / ((y1 - y0) * (x1 - x0))[:, None], axis=0)
-    grad_low_ptr += image.to(tl.int64) * height * width * channels
-    cell_width = tl.maximum(right - left, 1)
-    # A cell without rows or columns is empty, also where its stop lies before its start.
-    size = tl.where((bottom > top) & (right > left), (bottom - top) * cell_width, 0)
-    stop = tl.minimum(size, (chunk + 1) * chunk_rows)
-    for start in range(chunk * chunk_rows, stop, ROWS):
-        r = start + tl.arange(0, ROWS)
-        pixels = (top + r // cell_width) * width + left + r % cell_width
-        mask = (r < stop)[:, None] & in_cols[None, :]
-        values = tl.broadcast_to(grad[None, :], (ROWS, COLS)).to(grad_low_ptr.dtype.element_ty)
-        tl.store(grad_low_ptr + pixels[:, None] * channels + cols[None, :], values, mask=mask)
 
 
 class _Pool4(torch.autograd.Function):
@@ -141,6 +74,37 @@ class _Pool4(torch.autograd.Function):
         return grad_low
 
 
+class _Excite(torch.autograd.Function):
+    """h: [B, C] and a matrix W [C, C] -> W swish(h), [B, C]."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
+        h, weight = h.contiguous(), weight.contiguous()
+        gate = torch.empty_like(h)
+        grid, meta = _blocks(weight)
+        launch(_excite_kernel, grid, h, weight, gate, *h.shape, **meta)
+        ctx.save_for_backward(h, weight)
+        return gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        h, weight = ctx.saved_tensors
+        grad_h = torch.empty_like(h)
+        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        grid, meta = _blocks(weight)
+        launch(_excite_gradient_kernel, grid, grad.contiguous(), h, weight, grad_h, grad_weight, *h.shape, **meta)
+        return grad_h, grad_weight
+
+
+def _blocks(weight: Tensor) -> tuple[tuple[int], dict[str, int]]:
+    """Grid and constants of either kernel: whole rows or columns of the matrix, as many as make a tile."""
+    channels = weight.shape[0]
+    padded = next_power_of_2(channels)
+    block = max(1, min(padded, MATRIX_TILE // padded))
+    return (cdiv(channels, block),), {"PADDED": padded, "BLOCK": block}
+
+
 def sle(low: Tensor, w4: Tensor, w1: Tensor, *, impl: Impl = "auto") -> Tensor:
     """The gate of a skip-layer excitation, as the logits that ``norm_glu`` and ``norm_lrelu`` take.
 
@@ -160,8 +124,7 @@ def sle(low: Tensor, w4: Tensor, w1: Tensor, *, impl: Impl = "auto") -> Tensor:
     if not use_triton("sle", impl, low):
         return sle_reference(low, w4, w1)
     matrix4 = w4.to(low.dtype).permute(0, 2, 3, 1).reshape(w4.shape[0], -1)
-    hidden = F.silu(_Pool4.apply(low) @ matrix4.t())
-    return hidden @ w1.to(low.dtype).flatten(1).t()
+    return _Excite.apply(_Pool4.apply(low) @ matrix4.t(), w1.to(low.dtype).flatten(1))
 
 
 def _check(low: Tensor, w4: Tensor, w1: Tensor) -> None:

@@ -27,7 +27,8 @@ from tests.engine.test_step import (
 BATCH = 2
 # Every kernel of a training iteration; that of the batch runs before it.
 KERNELS = {
-    "adam_advance_kernel", "adam_ema_kernel", "diffaug_apply_kernel", "diffaug_reduce_kernel", "hinge_bwd_kernel",
+    "excite_kernel", "excite_gradient_kernel", "adam_advance_kernel", "adam_ema_kernel", "diffaug_apply_kernel",
+    "diffaug_reduce_kernel", "hinge_bwd_kernel",
     "hinge_fwd_kernel", "lpips_distance_bwd_kernel", "lpips_distance_fwd_kernel", "lrelu_pool_gradient_kernel",
     "lrelu_pool_kernel", "norm_glu_apply_kernel", "norm_glu_gradient_kernel", "norm_glu_reduce_kernel",
     "norm_lrelu_apply_kernel", "norm_lrelu_gradient_kernel", "norm_lrelu_reduce_kernel", "norm_statistics_kernel",

@@ -4,12 +4,13 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from fastgan_engine.kernels.launch import record_launches
-from fastgan_engine.kernels.sle import _Pool4, _self_test, sle, sle_reference
+from fastgan_engine.kernels.sle import _Excite, _Pool4, _self_test, sle, sle_reference
 from tests.kernels.numerics import DEVICES, DTYPES, check_against_eager, check_wide_offsets, random_map
 
 fused = partial(sle, impl="triton")
@@ -77,13 +78,27 @@ def test_weights_in_float32_are_cast_to_the_map():
     assert weights["w4"].grad.dtype == weights["w1"].grad.dtype == torch.float32
 
 
-def test_one_launch_of_its_own_each_way():
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [1, 3, 64, 100])
+def test_swish_and_product_in_blocks(channels, device, monkeypatch):
+    """Whole, ragged and single blocks; weights that want a gradient, and frozen ones."""
+    monkeypatch.setattr("fastgan_engine.kernels.sle.MATRIX_TILE", 1024)
+    arguments = {
+        "h": random_map((3, channels), torch.float32, device, scale=3.0),
+        "weight": random_map((channels, channels), torch.float32, device, seed=1),
+    }
+    for leaves in (("h", "weight"), ("h",)):
+        check_against_eager(_Excite.apply, lambda h, weight: F.silu(h) @ weight.t(), arguments, differentiable=leaves)
+
+
+def test_two_launches_of_its_own_each_way():
     arguments = arguments_for((2, 6, 8, 8), 5)
     for t in arguments.values():
         t.requires_grad_()
     with record_launches() as launches:
         fused(**arguments).sum().backward()
-    assert [launch.name for launch in launches] == ["pool4_kernel", "pool4_gradient_kernel"]
+    names = ["pool4_kernel", "excite_kernel", "excite_gradient_kernel", "pool4_gradient_kernel"]
+    assert [launch.name for launch in launches] == names
 
 
 def test_offsets_beyond_32_bits():
