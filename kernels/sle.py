@@ -6,9 +6,9 @@ The multiplication, sigmoid included, is part of ``norm_glu`` and ``norm_lrelu``
 
 pool4 is the adaptive average pool to 4 x 4, so that the 4x4 convolution W4 is a matrix product of [B, 16 C_low] with
 [16 C_low, C_high], by cuBLAS. Bin i of 4 covers the rows floor(i H / 4) to ceil((i + 1) H / 4). Bins overlap where 4
-does not divide H: the backward pass goes over the cells in which the set of covering bins is constant, so that each pixel
-is written once. The 1x1 convolution W1 is a product of [B, C_high] with a small square matrix: for a batch of images one
-pass over the matrix, with swish on the way in; one pass backward gives both gradients.
+does not divide H: the backward pass goes over the cells in which the set of covering bins is constant, so that each
+pixel is written once. The 1x1 convolution W1 is a product of [B, C_high] with a small square matrix: for a batch of
+images one pass over the matrix, with swish on the way in; one pass backward gives both gradients.
 
 Saved for backward: the pooled map and h = W4 pool4(low); swish is computed again.
 
