@@ -9,6 +9,8 @@ import pytest
 from fastgan_engine import profiles
 from fastgan_engine.config import Config, resolve, settings
 from fastgan_engine.hardware import dtype_for
+from fastgan_engine.memory.budget import budget_of
+from fastgan_engine.memory.rehearsal import plan
 
 SHIPPED = ["cpu", "gtx1050ti", "h200", "rtx2070", "rtx3060ti", "rtx3070", "rtx4060", "rtx5060"]
 
@@ -47,6 +49,16 @@ def test_a_card_states_how_it_runs_and_why(name: str) -> None:
     stated = {f"{section}.{key}" for section, table in profiles.load(name).items() for key in table}
     assert stated >= STATED
     assert {key for key in STATED if len(reasons.get(key, "")) < 20} == set()
+
+
+@pytest.mark.parametrize("name", ["gtx1050ti", "rtx2070"])
+def test_the_smallest_cards_profiles_fit_their_card_by_plan(name: str) -> None:
+    """At 256 and the recipe's batch, beside a desktop: `train` would refuse what does not."""
+    card = profiles.card(name)
+    config = resolve(name)
+    allowed = budget_of(config, card)
+    assert allowed is not None
+    assert plan(config, images=100, card=card).peak <= allowed.bytes
 
 
 def test_a_reason_is_the_comment_above_its_setting(tmp_path: Path) -> None:
