@@ -58,7 +58,7 @@ def check(arguments, pool):
         fused,
         eager,
         run_function(partial(released, pool=pool), exact, ["x"], like=fused),
-        run_function(partial(released, pool=pool), disturbed, ["x"], like=fused),
+        [run_function(partial(released, pool=pool), disturbed, ["x"], like=fused)],
     )
 
 
