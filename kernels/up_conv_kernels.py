@@ -32,6 +32,15 @@ def _tile_of(tiles_ptr, outputs_ptr, inputs_ptr, ALIGNED: tl.constexpr, TILE: tl
 
 
 @jit
+def _weight_at(weights_ptr, layer, inputs, o, i, ALIGNED: tl.constexpr):
+    """Where the first taps of these channels of a layer's weight lie."""
+    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
+    if ALIGNED:
+        weight_ptr = tl.multiple_of(weight_ptr, 16)
+    return weight_ptr + o.to(tl.int64) * (9 * inputs) + i
+
+
+@jit
 def _load_tap(pointer, mask):
     return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
 
@@ -69,12 +78,9 @@ def _up_conv_assemble_kernel(
 ):  # fmt: skip
     """Divides by sigma, and spreads the taps of each row, then of each column."""
     layer, outputs, inputs, o, i = _tile_of(tiles_ptr, outputs_ptr, inputs_ptr, ALIGNED, TILE)
-    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
-    if ALIGNED:
-        weight_ptr = tl.multiple_of(weight_ptr, 16)
     mask = (o < outputs) & (i < inputs)
     sigma = tl.load(sigma_ptr + layer)
-    row_ptr = weight_ptr + o.to(tl.int64) * (9 * inputs) + i
+    row_ptr = _weight_at(weights_ptr, layer, inputs, o, i, ALIGNED)
     a0, a1, a2, a3 = _load_spread(row_ptr, inputs, sigma, mask)
     b0, b1, b2, b3 = _load_spread(row_ptr + 3 * inputs, inputs, sigma, mask)
     c0, c1, c2, c3 = _load_spread(row_ptr + 6 * inputs, inputs, sigma, mask)
@@ -114,12 +120,9 @@ def _up_conv_dot_kernel(
 ):  # fmt: skip
     """Partial sum of <G, W>, with G the gradient of W / sigma."""
     layer, outputs, inputs, o, i = _tile_of(tiles_ptr, outputs_ptr, inputs_ptr, ALIGNED, TILE)
-    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
-    if ALIGNED:
-        weight_ptr = tl.multiple_of(weight_ptr, 16)
     mask = (o < outputs) & (i < inputs)
     gradient = _load_gradient(grads_ptr, layer, outputs, inputs, o, i, mask, GRAD, ALIGNED)
-    weight_ptr += o.to(tl.int64) * (9 * inputs) + i
+    weight_ptr = _weight_at(weights_ptr, layer, inputs, o, i, ALIGNED)
     total = tl.zeros([TILE, TILE], dtype=tl.float32)
     for tap in tl.static_range(9):
         total += gradient[tap] * _load_tap(weight_ptr + tap * inputs, mask)
