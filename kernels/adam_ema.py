@@ -25,7 +25,7 @@ from torch.optim.adam import adam
 from fastgan_engine.kernels import adam_ema_kernels
 from fastgan_engine.kernels.arguments import check, check_device, check_shape
 from fastgan_engine.kernels.dispatch import Impl, assert_near, self_test, use_triton
-from fastgan_engine.kernels.tables import begins_aligned
+from fastgan_engine.kernels.tables import begins_aligned, same_strides
 
 
 class AdamEma(torch.optim.Adam):
@@ -173,8 +173,7 @@ class AdamEma(torch.optim.Adam):
 
 
 def _same_layout(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape lie alike in memory; the stride of a dimension of size 1 means nothing."""
-    return all(size == 1 or x == y for size, x, y in zip(a.shape, a.stride(), b.stride(), strict=True))
+    return same_strides(a.shape, a.stride(), b.stride())
 
 
 def _fits(tensor: Tensor, weight: Tensor) -> bool:

@@ -17,6 +17,7 @@ from fastgan_engine.kernels.tables import (
     address_table,
     addresses,
     begins_aligned,
+    pointer_at,
     split_by_alignment,
     table,
 )
@@ -38,14 +39,6 @@ def _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED: tl.constexpr, CHUNK: tl.constexp
         size = tl.multiple_of(size, 4)
     index = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     return tensor, index, index < size
-
-
-@jit
-def _adam_pointer(addresses_ptr, tensor, dtype: tl.constexpr, ALIGNED: tl.constexpr):
-    pointer = tl.load(addresses_ptr + tensor).to(tl.pointer_type(dtype))
-    if ALIGNED:
-        pointer = tl.multiple_of(pointer, 16)
-    return pointer
 
 
 @jit
@@ -76,15 +69,15 @@ def _adam_ema_kernel(
 ):  # fmt: skip
     """rate1, rate2, ema_rate: one minus beta1, beta2, decay. Corrections: 1 - beta1^t and 1 - beta2^t by tensor."""
     tensor, index, mask = _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED, CHUNK)
-    param_ptr = _adam_pointer(params_ptr, tensor, tl.float32, ALIGNED)
+    param_ptr = pointer_at(params_ptr, tensor, tl.float32, ALIGNED)
     param = tl.load(param_ptr + index, mask=mask, other=0.0)
     live = tl.load(grads_ptr + tensor) != 0
     if found_inf_ptr is not None:
         live &= tl.load(found_inf_ptr) == 0.0
     if live:
-        grad_ptr = _adam_pointer(grads_ptr, tensor, tl.float32, ALIGNED)
-        exp_avg_ptr = _adam_pointer(exp_avgs_ptr, tensor, tl.float32, ALIGNED)
-        exp_avg_sq_ptr = _adam_pointer(exp_avg_sqs_ptr, tensor, tl.float32, ALIGNED)
+        grad_ptr = pointer_at(grads_ptr, tensor, tl.float32, ALIGNED)
+        exp_avg_ptr = pointer_at(exp_avgs_ptr, tensor, tl.float32, ALIGNED)
+        exp_avg_sq_ptr = pointer_at(exp_avg_sqs_ptr, tensor, tl.float32, ALIGNED)
         grad = tl.load(grad_ptr + index, mask=mask, other=0.0)
         if scale_ptr is not None:
             grad /= tl.load(scale_ptr)
@@ -99,9 +92,9 @@ def _adam_ema_kernel(
         tl.store(param_ptr + index, param, mask=mask)
         if copies_ptr is not None:
             COPY: tl.constexpr = tl.bfloat16 if BF16 else tl.float16
-            tl.store(_adam_pointer(copies_ptr, tensor, COPY, ALIGNED) + index, param.to(COPY), mask=mask)
+            tl.store(pointer_at(copies_ptr, tensor, COPY, ALIGNED) + index, param.to(COPY), mask=mask)
     if emas_ptr is not None:
-        ema_ptr = _adam_pointer(emas_ptr, tensor, tl.float32, ALIGNED)
+        ema_ptr = pointer_at(emas_ptr, tensor, tl.float32, ALIGNED)
         ema = tl.load(ema_ptr + index, mask=mask, other=0.0)
         tl.store(ema_ptr + index, ema + ema_rate * (param - ema), mask=mask)
 
@@ -114,7 +107,7 @@ def _adam_nonfinite_kernel(
     tensor, index, mask = _adam_chunk(chunks_ptr, sizes_ptr, ALIGNED, CHUNK)
     found = 0.0
     if tl.load(grads_ptr + tensor) != 0:
-        grad = tl.load(_adam_pointer(grads_ptr, tensor, tl.float32, ALIGNED) + index, mask=mask, other=0.0)
+        grad = tl.load(pointer_at(grads_ptr, tensor, tl.float32, ALIGNED) + index, mask=mask, other=0.0)
         found = tl.max(tl.where(tl.abs(grad) < float("inf"), 0.0, 1.0), axis=0)
     tl.store(partial_ptr + first + tl.program_id(0), found)
 

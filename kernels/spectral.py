@@ -23,8 +23,8 @@ Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networ
 Layout: weights channels-last or contiguous; the normalised ones keep it. Inside, v is in the order in which the columns
 of W lie in memory, so that W is never copied.
 Bytes moved: a step reads all weights twice; normalising reads them once and writes the result; backward reads G and W,
-then G again, and writes dW; an up-convolution's G is first read as 16 taps and written as 9. What a network's tables
-and vectors add is below 2 %.
+then G again, and writes dW; of an up-convolution W / sigma and G have 16 taps for W's 9. What a network's tables and
+vectors add is below 2 %.
 """
 
 from collections.abc import Sequence
@@ -128,7 +128,7 @@ class SpectralBatch:
     def normalised(self, state: SpectralState, dtype: torch.dtype) -> list[Tensor]:
         """W / sigma of every layer in ``dtype``, laid out as its weight; differentiable in the weights.
 
-        Of an up-convolution the kernel [I, O, 4, 4] that ``up_conv.assemble`` makes of it, channels-last.
+        Of an up-convolution the kernel [I, O, 4, 4] that ``up_conv.spread`` makes of it, channels-last.
         """
         function = _NormaliseFunction if self.triton else _ReferenceFunction
         return list(function.apply(self, state, dtype, *(layer.weight for layer in self.layers)))
@@ -196,7 +196,7 @@ class _ReferenceFunction(torch.autograd.Function):
         grad_weights = []
         for layer, weight, grad, sigma in zip(ctx.layers, weights, grads, sigmas.split(1), strict=True):
             if layer.upsampled:
-                grad = collect(grad, weight.dtype, torch.channels_last)
+                grad = collect(grad, weight.dtype)
             # A sigma of one dimension makes the result as wide as it is.
             out = torch.mul(grad, 1 / sigma, out=torch.empty_like(weight))
             along = torch.dot(_flat(out), _flat(weight)) / sigma

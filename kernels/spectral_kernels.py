@@ -7,6 +7,7 @@ No atomics: partial sums are added in a fixed order.
 """
 
 from fastgan_engine.kernels.launch import jit, tl
+from fastgan_engine.kernels.tables import pointer_at
 from fastgan_engine.kernels.up_conv_kernels import sum_of
 
 
@@ -29,13 +30,8 @@ def _spectral_product_kernel(
 ):  # fmt: skip
     """Partial sums of one tile of W^T u (FOR_V) or W v."""
     layer, row_block, col_block, rows, cols = _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED)
-    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
-    if ALIGNED:
-        weight_ptr = tl.multiple_of(weight_ptr, 16)
-    if FOR_V:
-        vector_ptr = tl.load(u_ptr + layer).to(tl.pointer_type(tl.float32))
-    else:
-        vector_ptr = vectors_ptr + tl.load(v_start_ptr + layer)
+    weight_ptr = pointer_at(weights_ptr, layer, tl.float32, ALIGNED)
+    vector_ptr = pointer_at(u_ptr, layer, tl.float32, False) if FOR_V else vectors_ptr + tl.load(v_start_ptr + layer)
     partial_ptr += tl.load(partial_start_ptr + layer)
     col = col_block * TILE + tl.arange(0, TILE)
     in_cols = col < cols
@@ -74,7 +70,7 @@ def _spectral_gather_kernel(
             v += tl.load(partial_ptr + block * size + index, mask=mask, other=0.0)
         tl.store(partial_square_ptr + tl.program_id(0), tl.sum(v * v))
     else:
-        source_ptr = tl.load(v_ptr + layer).to(tl.pointer_type(tl.float32))
+        source_ptr = pointer_at(v_ptr, layer, tl.float32, False)
         v = tl.load(source_ptr + _released(index, size, tl.load(v_inner_ptr + layer)), mask=mask, other=0.0)
     tl.store(vectors_ptr + tl.load(v_start_ptr + layer) + index, v, mask=mask)
 
@@ -102,8 +98,8 @@ def _spectral_finish_kernel(
     """One layer's sigma; in training u and v of unit length, into the buffers and the copy of them."""
     layer = tl.program_id(0)
     u_size, v_size = tl.load(u_size_ptr + layer), tl.load(v_size_ptr + layer)
-    u_buffer_ptr = tl.load(u_ptr + layer).to(tl.pointer_type(tl.float32))
-    v_buffer_ptr = tl.load(v_ptr + layer).to(tl.pointer_type(tl.float32))
+    u_buffer_ptr = pointer_at(u_ptr, layer, tl.float32, False)
+    v_buffer_ptr = pointer_at(v_ptr, layer, tl.float32, False)
     u_copy_ptr = vectors_ptr + tl.load(u_start_ptr + layer)
     v_copy_ptr = vectors_ptr + tl.load(v_start_ptr + layer)
     partial_ptr += tl.load(partial_start_ptr + layer)
@@ -152,11 +148,9 @@ def _chunk_of(chunks_ptr, size_ptr, weights_ptr, ALIGNED: tl.constexpr):
     """Of this program: its layer and chunk, the layer's size and the weight's pointer."""
     layer, chunk = tl.load(chunks_ptr + tl.program_id(0) * 2), tl.load(chunks_ptr + tl.program_id(0) * 2 + 1)
     size = tl.load(size_ptr + layer)
-    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
     if ALIGNED:
         size = tl.multiple_of(size, 8)
-        weight_ptr = tl.multiple_of(weight_ptr, 16)
-    return layer, chunk, size, weight_ptr
+    return layer, chunk, size, pointer_at(weights_ptr, layer, tl.float32, ALIGNED)
 
 
 @jit
@@ -171,22 +165,13 @@ def _spectral_normalise_kernel(
 
 
 @jit
-def _gradient_of(grads_ptr, layer, GRAD: tl.constexpr, ALIGNED: tl.constexpr):
-    """Where the incoming gradient of a layer lies."""
-    grad_ptr = tl.load(grads_ptr + layer).to(tl.pointer_type(GRAD))
-    if ALIGNED:
-        grad_ptr = tl.multiple_of(grad_ptr, 16)
-    return grad_ptr
-
-
-@jit
 def _spectral_dot_kernel(
     chunks_ptr, size_ptr, weights_ptr, grads_ptr, partial_ptr, partial_start_ptr,
     GRAD: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """Partial sums of <G, W>."""
     layer, chunk, size, weight_ptr = _chunk_of(chunks_ptr, size_ptr, weights_ptr, ALIGNED)
-    grad_ptr = _gradient_of(grads_ptr, layer, GRAD, ALIGNED)
+    grad_ptr = pointer_at(grads_ptr, layer, GRAD, ALIGNED)
     total = tl.zeros([CHUNK], dtype=tl.float32)
     for step in range(STEPS):
         index = (chunk * STEPS + step) * CHUNK + tl.arange(0, CHUNK)
@@ -205,7 +190,7 @@ def _spectral_grad_kernel(
     layer, row_block, col_block, rows, cols = _tile_of(tiles_ptr, rows_ptr, cols_ptr, ALIGNED)
     product = sum_of(partial_ptr, tl.load(partial_start_ptr + layer), tl.load(partial_start_ptr + layer + 1), VECTOR)
     sigma = tl.load(sigma_ptr + layer)
-    grad_ptr = _gradient_of(grads_ptr, layer, GRAD, ALIGNED)
+    grad_ptr = pointer_at(grads_ptr, layer, GRAD, ALIGNED)
     out_ptr += tl.multiple_of(tl.load(start_ptr + layer), 8)
     col = col_block * TILE + tl.arange(0, TILE)
     in_cols = col < cols

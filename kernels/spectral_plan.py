@@ -30,6 +30,7 @@ from fastgan_engine.kernels.tables import (
     address_table,
     addresses,
     begins_aligned,
+    same_strides,
     split_by_alignment,
     starts,
     table,
@@ -171,8 +172,8 @@ class Plan:
         )
         up = [_tiles(n, outputs, inputs, CHANNELS) for n, (outputs, inputs) in enumerate(channels)]
         is_up = [layer.upsampled for layer in self.layers]
-        self.dot_start = self._table(starts([len(up[n] if is_up[n] else dots[n]) for n in indices]))
-        self.dots = sum(len(up[n] if is_up[n] else dots[n]) for n in indices)
+        begins = starts([len(up[n] if is_up[n] else dots[n]) for n in indices])
+        self.dot_start, self.dots = self._table(begins), begins[-1]
 
         def split(programs: Programs, whole: Sequence[int]) -> list[tuple[bool, Tensor]]:
             """By alignment: whether a weight begins at one and ``whole`` is of whole accesses."""
@@ -283,7 +284,6 @@ def _only(programs: Programs, flags: Sequence[bool], wanted: bool) -> Programs:
 def _as(tensor: Tensor, layout: Layout) -> Tensor:
     """The tensor, copied unless it lies in memory that way, from a multiple of 16 bytes on."""
     sizes, strides = layout
-    alike = all(size == 1 or a == b for size, a, b in zip(sizes, tensor.stride(), strides, strict=True))
-    if alike and begins_aligned(tensor):
+    if same_strides(sizes, tensor.stride(), strides) and begins_aligned(tensor):
         return tensor
     return torch.empty_strided(*layout, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
+from fastgan_engine.kernels.launch import jit, tl
+
 # Bytes of one wide memory access.
 ACCESS = 16
 # Made-up addresses start here, beyond any real one, and lie this far apart.
@@ -71,9 +73,23 @@ def _fake_memory(tensor: Tensor) -> range:
     return storage.memory
 
 
+@jit
+def pointer_at(addresses_ptr, index, dtype: tl.constexpr, ALIGNED: tl.constexpr):
+    """The pointer that stands at ``index`` of a table of addresses."""
+    pointer = tl.load(addresses_ptr + index).to(tl.pointer_type(dtype))
+    if ALIGNED:
+        pointer = tl.multiple_of(pointer, 16)
+    return pointer
+
+
 def starts(sizes: Sequence[int]) -> list[int]:
     """Where parts of these sizes begin, one after the other, and where the last one ends."""
     return [0, *accumulate(sizes)]
+
+
+def same_strides(sizes: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether tensors of these sizes lie alike in memory; the stride of a dimension of size 1 means nothing."""
+    return all(size == 1 or x == y for size, x, y in zip(sizes, a, b, strict=True))
 
 
 def begins_aligned(tensor: Tensor) -> bool:

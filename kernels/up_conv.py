@@ -16,14 +16,12 @@ oneDNN's.
 Layout: x and weight channels-last or contiguous; an assembled kernel is channels-last.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastgan_engine.kernels.arguments import MAP_DTYPES, check, check_device, check_shape
+from fastgan_engine.kernels.dispatch import Impl, use_triton
 
 # Taps along an axis: of a weight, of an assembled kernel.
 WEIGHT_TAPS, KERNEL_TAPS = 3, 4
@@ -43,51 +41,30 @@ TRITON_FROM = 128
 REFERENCE_FROM = 256
 
 
-def transposed_from(triton: bool) -> int:
-    """The rule where no other is set: from how many pixels, where Triton assembles the kernels or PyTorch does."""
-    return TRITON_FROM if triton else REFERENCE_FROM
-
-
-def assemble(weight: Tensor) -> Tensor:
-    """The kernel [C_in, C_out, 4, 4] of the transposed convolution from the weight [C_out, C_in, 3, 3] of conv 3x3.
-
-    Taps are summed in float32 (float64 for float64) and rounded once. Differentiable.
-    """
-    return _AssembleFunction.apply(weight)
-
-
-class _AssembleFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
-        ctx.memory_format = _memory_format(weight)
-        return spread(weight, weight.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return collect(grad, grad.dtype, ctx.memory_format)
+def transposed_from(impl: Impl, like: Tensor) -> int:
+    """The rule where no other is set: from how many pixels, by what assembles the kernels of weights like this one."""
+    return TRITON_FROM if use_triton("spectral", impl, like) else REFERENCE_FROM
 
 
 def spread(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """``assemble`` without autograd, rounded to ``dtype``."""
-    taps = _swapped(weight, torch.channels_last, torch.promote_types(weight.dtype, torch.float32))
+    """The kernel [C_in, C_out, 4, 4] of the transposed convolution from the weight [C_out, C_in, 3, 3] of conv 3x3.
+
+    Taps are summed in float32 (float64 for float64) and rounded to ``dtype`` once. Without autograd: see ``collect``.
+    """
+    taps = _swapped(weight, torch.promote_types(weight.dtype, torch.float32))
     return _spread(_spread(taps, 2), 3).to(dtype)
 
 
-def collect(grad: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
-    """Gradient of the weight from that of the kernel: the adjoint of ``spread``."""
+def collect(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """Gradient of the weight from that of the kernel, channels-last: the adjoint of ``spread``."""
     taps = _collect(_collect(grad.to(torch.promote_types(grad.dtype, torch.float32)), 3), 2)
-    return _swapped(taps, memory_format, dtype)
+    return _swapped(taps, dtype)
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-
-
-def _swapped(x: Tensor, memory_format: torch.memory_format, dtype: torch.dtype) -> Tensor:
-    """x with its first two dimensions exchanged, laid out and typed as asked."""
+def _swapped(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x with its first two dimensions exchanged, channels-last, in ``dtype``."""
     x = x.transpose(0, 1)
-    out = torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=memory_format)
+    out = torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     return out.copy_(x)
 
 
@@ -118,7 +95,7 @@ def up_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Nearest x2, then conv 3x3 with padding 1: [B, C_in, H, W] -> [B, C_out, 2H, 2W].
 
     x: float32, float16, bfloat16 or float64. weight, in the dtype of x: [C_out, C_in, 3, 3], convolved as it is, or the
-    kernel [C_in, C_out, 4, 4] that ``assemble`` makes of it, for the transposed form.
+    kernel [C_in, C_out, 4, 4] that ``spread`` makes of it, for the transposed form.
 
     Raises:
         ValueError: wrong shape, dtype or device.

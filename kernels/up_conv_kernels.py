@@ -6,6 +6,7 @@ division by sigma forward, and as either pass of its gradient.
 """
 
 from fastgan_engine.kernels.launch import jit, tl
+from fastgan_engine.kernels.tables import pointer_at
 
 
 @jit
@@ -34,10 +35,7 @@ def _tile_of(tiles_ptr, outputs_ptr, inputs_ptr, ALIGNED: tl.constexpr, TILE: tl
 @jit
 def _weight_at(weights_ptr, layer, inputs, o, i, ALIGNED: tl.constexpr):
     """Where the first taps of these channels of a layer's weight lie."""
-    weight_ptr = tl.load(weights_ptr + layer).to(tl.pointer_type(tl.float32))
-    if ALIGNED:
-        weight_ptr = tl.multiple_of(weight_ptr, 16)
-    return weight_ptr + o.to(tl.int64) * (9 * inputs) + i
+    return pointer_at(weights_ptr, layer, tl.float32, ALIGNED) + o.to(tl.int64) * (9 * inputs) + i
 
 
 @jit
@@ -99,10 +97,7 @@ def _collected(k0, k1, k2, k3):
 @jit
 def _load_gradient(grads_ptr, layer, outputs, inputs, o, i, mask, GRAD: tl.constexpr, ALIGNED: tl.constexpr):
     """Gradients of the nine taps of a weight from those of its kernel: collects each row's, then each column's."""
-    grad_ptr = tl.load(grads_ptr + layer).to(tl.pointer_type(GRAD))
-    if ALIGNED:
-        grad_ptr = tl.multiple_of(grad_ptr, 16)
-    row_ptr = grad_ptr + i.to(tl.int64) * (16 * outputs) + o
+    row_ptr = pointer_at(grads_ptr, layer, GRAD, ALIGNED) + i.to(tl.int64) * (16 * outputs) + o
     a0, a1, a2 = _load_collected(row_ptr, outputs, mask)
     b0, b1, b2 = _load_collected(row_ptr + 4 * outputs, outputs, mask)
     c0, c1, c2 = _load_collected(row_ptr + 8 * outputs, outputs, mask)

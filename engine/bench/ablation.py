@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from fastgan_engine import step as engine_step
-from fastgan_engine.bench.contenders import with_step
 from fastgan_engine.bench.cost import cost
 from fastgan_engine.bench.counting import Cost, launch_traffic
 from fastgan_engine.bench.throughput import engine_step_ms
@@ -29,6 +28,7 @@ from fastgan_engine.fast.reconstruction import FastReconstruction
 from fastgan_engine.fast.weights import SpectralWeights
 from fastgan_engine.hardware import pick_device
 from fastgan_engine.networks import Discriminator
+from fastgan_engine.tuning.trials import changed
 
 KERNELS = "fastgan_engine.kernels"
 FUSED = (
@@ -50,14 +50,14 @@ class Variant:
 def variants(config: Config) -> dict[str, Variant]:
     """By what is off; "nothing" comes first."""
     found = {NOTHING: Variant(config, nullcontext())}
-    for name, off in _switches().items():
-        found[name] = Variant(config, off)
-    precision = config.precision.model_copy(update={"dtype": "fp32"})
-    found["half precision"] = Variant(config.model_copy(update={"precision": precision}), nullcontext())
-    engine = config.engine.model_copy(update={"recompute": True})
-    found["(G recomputed)"] = Variant(config.model_copy(update={"engine": engine}), nullcontext())
-    found[GRAPH] = Variant(with_step(config, "eager"), nullcontext())
-    return found
+    found |= {name: Variant(config, off) for name, off in _switches().items()}
+    settings: dict[str, dict[str, Any]] = {
+        "transposed up_conv": {"engine.transposed_from": sys.maxsize},
+        "half precision": {"precision.dtype": "fp32"},
+        "(G recomputed)": {"engine.recompute": True},
+        GRAPH: {"engine.step": "eager"},
+    }
+    return found | {name: Variant(changed(config, own), nullcontext()) for name, own in settings.items()}
 
 
 def ablate(config: Config, dtype: torch.dtype, progress: Progress = lambda name: None) -> dict[str, Cost]:
@@ -111,7 +111,6 @@ def _switches() -> dict[str, AbstractContextManager[object]]:
         return [whole, quarter, whole]
 
     return fused | {
-        "transposed up_conv": mock.patch("fastgan_engine.fast.weights.transposed_from", return_value=sys.maxsize),
         "reals and fakes at once": mock.patch.object(engine_step, "discriminate", _one_after_the_other),
         "no D gradients in G step": mock.patch.object(SpectralWeights, "ready", ready_with_gradients),
         "two targets for three": mock.patch.object(FastReconstruction, "distinct", staticmethod(three)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastgan_engine.kernels.dispatch import Impl, use_triton
+from fastgan_engine.kernels.dispatch import Impl
 from fastgan_engine.kernels.spectral import SpectralBatch, SpectralLayer
 from fastgan_engine.kernels.up_conv import transposed_from
 
@@ -41,8 +41,8 @@ class SpectralWeights:
         }
         self.dtype, self.names = dtype, list(layers)
         if transpose_from is None:
-            transpose_from = transposed_from(use_triton("spectral", impl, next(network.parameters())))
-        self.transposed = {name for name, pixels in (up_convs or {}).items() if pixels >= transpose_from}
+            transpose_from = transposed_from(impl, next(network.parameters()))
+        self.transposed = {name for name in layers if (up_convs or {}).get(name, 0) >= transpose_from}
         self.batch = SpectralBatch(
             [SpectralLayer.of(module, upsampled=name in self.transposed) for name, module in layers.items()], impl=impl
         )
